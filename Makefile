@@ -1,0 +1,62 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= 3.10
+# `make TORCH_BACKEND=cpu` installs torch without CUDA.
+TORCH_BACKEND ?=
+# A pyenv shim named uv may exist and still fail: ask it, do not look for it.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+RUN := .venv/bin/
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check format docs constraints clean
+
+help:
+	@echo "make demo      export, simulate on Lava, verify and report the shipped model (build/demo/)"
+	@echo "make test      the test suite, under ten minutes"
+	@echo "make test-all  with the slow suites"
+	@echo "make check     format, lint, types, docs"
+	@echo "make format    apply formatting and safe fixes"
+	@echo "make docs      regenerate the generated pages of docs/"
+	@echo "make clean     remove everything the other targets made"
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9,<0.10"
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python .venv/bin/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
+		--constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+install: .venv/.installed
+
+demo: install
+	$(THREADS) $(RUN)rsnn-deploy demo --out build/demo
+
+test: install
+	$(THREADS) $(RUN)python -m pytest
+
+test-all: install
+	$(THREADS) $(RUN)python -m pytest -m ""
+
+check: install
+	$(RUN)ruff format --check .
+	$(RUN)ruff check .
+	$(RUN)mypy
+	$(RUN)python docs/generate.py --check
+
+format: install
+	$(RUN)ruff check --fix --exit-zero --quiet .
+	$(RUN)ruff format .
+
+docs: install
+	$(RUN)python docs/generate.py
+
+constraints: $(filter .uv/bin/uv,$(UV))
+	$(UV) pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate \
+		--output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf .venv .uv build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

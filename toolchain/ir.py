@@ -1,0 +1,301 @@
+"""The integer network: what the cores compute, and nothing else.
+
+A `Network` is a chain: input messages, hidden layers of spiking neurons, and a readout that sums. All arrays are int32,
+read-only and in PyTorch's axis order. Every constructor checks shapes, types and ranges, so that a network that exists is
+a network Lava's fixed-point processes can run.
+
+One step of a layer, for the spikes (or, in the first layer, messages) ``s`` of the same step's layer before::
+
+    a = W * sum_pool(s, pool)                            int24 (convolutions wrap; see `emulate.reference`)
+    u = trunc(u * (4096 - i_decay) / 4096) + 64 * a      wraps once beyond 2^23
+    v = clip(trunc(v * (4096 - v_decay) / 4096) + u + 64 * bias, +-(2^23 - 1))
+    o = v > 64 * (theta - 1);   v = 0 where o            for an integrate-and-fire neuron: o = [v / 64 >= theta]
+
+Where: theta and bias are in weight units, u and v are 64 times finer. u and v start each image at 0.
+Source: lava-nc 0.10.0, `lava.proc.lif.models.PyLifResetModelBitAcc` and `lava.proc.conv`, `lava.proc.dense`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolchain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    Ints = npt.NDArray[np.int32]
+
+Shape = tuple[int, int, int]
+"""(channels, height, width)"""
+
+THETA_MAX = 131_072
+"""Largest theta: netx's vThMant = theta - 1 is an unsigned 17 bit number."""
+BIAS_MAX = 32_767
+"""Largest |bias| Lava's int16 mantissa holds; a profile may allow less."""
+WEIGHT_BITS_MAX = 8
+
+
+def _ints(value: Any, name: str, shapes: tuple[tuple[int, ...], ...], low: int, high: int) -> Ints:
+    """Return `value` as a read-only int32 array, or raise naming what is wrong with it."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise ConfigError(where=name, faults=(f"expected integers, got {array.dtype}",))
+    if shapes and array.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ConfigError(where=name, faults=(f"expected shape {wanted}, got {array.shape}",))
+    if array.size and (array.min() < low or array.max() > high):
+        raise ConfigError(where=name, faults=(f"expected {low} to {high}, got {array.min()} to {array.max()}",))
+    array = np.array(array, dtype=np.int32)
+    array.setflags(write=False)
+    return array
+
+
+def _positive(where: str, **values: int) -> None:
+    faults = tuple(f"{name}: expected a positive integer, got {value!r}" for name, value in values.items() if value < 1)
+    if faults:
+        raise ConfigError(where=where, faults=faults)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Images become signed messages: message = pixel - offset of its channel, sent again at each step.
+
+    Shapes: shape = (C, H, W); offset (C,), 0 to 255.
+    """
+
+    shape: Shape
+    offset: Ints
+    bits: int = 9
+
+    def __post_init__(self) -> None:
+        _positive("input", channels=self.shape[0], height=self.shape[1], width=self.shape[2], bits=self.bits)
+        object.__setattr__(self, "offset", _ints(self.offset, "input.offset", ((self.shape[0],),), 0, 255))
+
+    def encode(self, images: npt.NDArray[np.uint8]) -> Ints:
+        """Return the messages of uint8 images. Shapes: (samples, C, H, W) -> the same. Raises ConfigError."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.shape:
+            fault = f"expected uint8 (samples, {', '.join(map(str, self.shape))}), got {images.dtype} {images.shape}"
+            raise ConfigError(where="images", faults=(fault,))
+        return images.astype(np.int32) - self.offset[:, None, None]
+
+    @property
+    def message_range(self) -> tuple[Ints, Ints]:
+        """Least and greatest message of each channel, (C,) each."""
+        return -self.offset, 255 - self.offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neuron:
+    """A CUBA neuron with hard reset; integrate-and-fire is i_decay 4096 and v_decay 0.
+
+    Shapes: theta () or (C,); bias (C,) or (C, H, W). Units: weight units.
+    """
+
+    theta: Ints
+    bias: Ints
+    i_decay: int = 4096
+    v_decay: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "theta", _ints(self.theta, "neuron.theta", (), 1, THETA_MAX))
+        object.__setattr__(self, "bias", _ints(self.bias, "neuron.bias", (), -BIAS_MAX, BIAS_MAX))
+        faults = []
+        if not 1 <= self.i_decay <= 4096:
+            faults.append(f"i_decay: expected 1 to 4096, got {self.i_decay}")
+        if not 0 <= self.v_decay <= 4095:
+            faults.append(f"v_decay: expected 0 to 4095, got {self.v_decay}")
+        if faults:
+            raise ConfigError(where="neuron", faults=tuple(faults))
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the neuron is anything but integrate-and-fire."""
+        return (self.i_decay, self.v_decay) != (4096, 0)
+
+    def per_channel(self, channels: int) -> Ints:
+        """Theta of each channel. Shape: (channels,)."""
+        return np.broadcast_to(self.theta, (channels,))
+
+
+def _pooled(name: str, shape: Shape, pool: int) -> Shape:
+    channels, height, width = shape
+    if height % pool or width % pool:
+        fault = f"a {pool}x{pool} pool does not divide a {height}x{width} map; crop or resize the image"
+        raise ConfigError(where=name, faults=(fault,))
+    return channels, height // pool, width // pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv:
+    """A convolution over sum-pooled spikes, then neurons.
+
+    Shapes: weight (Cout, Cin/groups, kh, kw); stride, padding, dilation (y, x); pool q: input spikes are summed over q x q
+    cells first (average pooling: its 1/q^2 sits in theta and bias).
+    """
+
+    name: str
+    weight: Ints
+    neuron: Neuron
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    pool: int = 1
+    weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_layer(self, dimensions=4)
+        where = self.name
+        _positive(where, groups=self.groups, stride=min(self.stride), dilation=min(self.dilation))
+        if min(self.padding) < 0:
+            raise ConfigError(where=where, faults=(f"padding: expected 0 or more, got {self.padding}",))
+        channels = self.weight.shape[0]
+        if channels % self.groups:
+            raise ConfigError(where=where, faults=(f"{channels} channels do not divide into {self.groups} groups",))
+        _check_neuron(self)
+
+    def output_shape(self, source: Shape) -> Shape:
+        """Shape of this layer's neurons for a source layer of shape (C, H, W). Raises ConfigError."""
+        channels, *extent = _pooled(self.name, source, self.pool)
+        if channels != self.weight.shape[1] * self.groups:
+            fault = f"expected {self.weight.shape[1] * self.groups} source channels, got {channels}"
+            raise ConfigError(where=self.name, faults=(fault,))
+        height, width = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(
+                extent, self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
+            )
+        )
+        if height < 1 or width < 1:
+            raise ConfigError(where=self.name, faults=(f"the kernel is larger than its {source} input",))
+        bias = self.neuron.bias
+        if bias.ndim == 3 and bias.shape[1:] != (height, width):
+            fault = f"bias: expected shape {(bias.shape[0], height, width)}, got {bias.shape}"
+            raise ConfigError(where=self.name, faults=(fault,))
+        return self.weight.shape[0], height, width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """A fully connected layer over sum-pooled spikes flattened in C, H, W order, then neurons.
+
+    Shapes: weight (out, in); its neurons have shape (out, 1, 1). pool as in `Conv`.
+    """
+
+    name: str
+    weight: Ints
+    neuron: Neuron
+    pool: int = 1
+    weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_layer(self, dimensions=2)
+        _check_neuron(self)
+
+    def output_shape(self, source: Shape) -> Shape:
+        """Shape of this layer's neurons, (out, 1, 1), for a source layer of shape (C, H, W). Raises ConfigError."""
+        return _dense_shape(self, source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readout:
+    """The last dense layer: it never spikes; its logits are the sums over all T steps of weight * o + bias.
+
+    Shapes: weight (classes, in); bias (classes,). pool as in `Conv`.
+    """
+
+    name: str
+    weight: Ints
+    bias: Ints
+    pool: int = 1
+    weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_layer(self, dimensions=2)
+        bias = _ints(self.bias, f"{self.name}.bias", ((self.weight.shape[0],),), -BIAS_MAX, BIAS_MAX)
+        object.__setattr__(self, "bias", bias)
+
+    def output_shape(self, source: Shape) -> Shape:
+        """Shape (classes, 1, 1) for a source layer of shape (C, H, W). Raises ConfigError."""
+        return _dense_shape(self, source)
+
+
+Layer = Conv | Dense
+AnyLayer = Conv | Dense | Readout
+
+
+def _check_layer(layer: AnyLayer, *, dimensions: int) -> None:
+    _positive(layer.name, pool=layer.pool)
+    if not 1 <= layer.weight_bits <= WEIGHT_BITS_MAX:
+        fault = f"weight_bits: expected 1 to {WEIGHT_BITS_MAX}, got {layer.weight_bits}"
+        raise ConfigError(where=layer.name, faults=(fault,))
+    bound = 1 << (layer.weight_bits - 1)
+    weight = _ints(layer.weight, f"{layer.name}.weight", (), -bound, max(bound - 1, 1))
+    if weight.ndim != dimensions or 0 in weight.shape:
+        fault = f"weight: expected {dimensions} dimensions, none of them 0, got shape {weight.shape}"
+        raise ConfigError(where=layer.name, faults=(fault,))
+    object.__setattr__(layer, "weight", weight)
+
+
+def _check_neuron(layer: Layer) -> None:
+    channels = layer.weight.shape[0]
+    theta, bias = layer.neuron.theta, layer.neuron.bias
+    faults = []
+    if theta.shape not in {(), (channels,)}:
+        faults.append(f"theta: expected shape () or ({channels},), got {theta.shape}")
+    if bias.shape != (channels,) and not (isinstance(layer, Conv) and bias.ndim == 3 and bias.shape[0] == channels):
+        faults.append(f"bias: expected shape ({channels},), or for a convolution also a map, got {bias.shape}")
+    if faults:
+        raise ConfigError(where=layer.name, faults=tuple(faults))
+
+
+def _dense_shape(layer: Dense | Readout, source: Shape) -> Shape:
+    channels, height, width = _pooled(layer.name, source, layer.pool)
+    out, expected = layer.weight.shape
+    if expected != channels * height * width:
+        fault = f"weight: expected {channels * height * width} columns for its {source} input, got {expected}"
+        raise ConfigError(where=layer.name, faults=(fault,))
+    return out, 1, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A chain of integer layers that runs `timesteps` steps an image.
+
+    Attributes: shapes[k] is the shape of the neurons of layer k (hidden layers first, the readout last).
+    """
+
+    input: Input
+    layers: tuple[Layer, ...]
+    readout: Readout
+    timesteps: int
+    shapes: tuple[Shape, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        _positive("network", timesteps=self.timesteps)
+        if not self.layers:
+            raise ConfigError(where="network", faults=("expected at least one layer of spiking neurons",))
+        names = [layer.name for layer in self.chain]
+        if len(set(names)) < len(names):
+            raise ConfigError(where="network", faults=(f"layer names repeat: {', '.join(names)}",))
+        if self.layers[0].pool > 1:
+            raise ConfigError(where=names[0], faults=("the first layer cannot pool its messages; pool the images",))
+        shapes: list[Shape] = []
+        for layer in self.chain:
+            shapes.append(layer.output_shape(shapes[-1] if shapes else self.input.shape))
+        object.__setattr__(self, "shapes", tuple(shapes))
+
+    @property
+    def chain(self) -> tuple[AnyLayer, ...]:
+        """Hidden layers and readout, in order."""
+        return *self.layers, self.readout
+
+    def wired(self) -> Iterator[tuple[AnyLayer, Shape, Shape]]:
+        """Yield (layer, shape of its source, its own shape) in order, the readout last."""
+        yield from zip(self.chain, (self.input.shape, *self.shapes), self.shapes, strict=False)
