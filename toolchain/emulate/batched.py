@@ -1,0 +1,210 @@
+"""The fast emulator: whole batches and all steps of a layer at once in torch, bit for bit what `reference` computes.
+
+Synapses run as ordinary float convolutions, which is exact while every partial sum is an integer the type can hold: below
+2^24 in float32, 2^53 in float64. That holds for algorithms that only add products; Winograd and FFT ones do not, so each
+layer is tested against integers before it is trusted, and the next candidate is taken where it fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toolchain.emulate.reference import LIMIT, synapses
+from toolchain.errors import BackendError
+from toolchain.ir import AnyLayer, Conv, Network, Neuron, Readout, Shape
+from toolchain.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+_BATCH_BYTES = 256 << 20
+"""Default bound on the largest array of a batch"""
+
+
+def run(network: Network, images: npt.NDArray[np.uint8], *, record: bool = False, device: str = "cpu") -> Trace:
+    """Return what the network does on uint8 images (samples, C, H, W); with `record`, every spike too."""
+    return Emulator(network, device=device).run(images, record=record)
+
+
+class Emulator:
+    """A network made ready to run many times on one device.
+
+    Raises BackendError where no algorithm of this device adds exactly.
+    """
+
+    def __init__(self, network: Network, *, device: str = "cpu") -> None:
+        self.network = network
+        self.device = torch.device(device)
+        self._layers = [_ready(layer, source, network, self.device) for layer, source, _ in network.wired()]
+
+    def run(
+        self,
+        images: npt.NDArray[np.uint8],
+        *,
+        record: bool = False,
+        batch: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Trace:
+        """Return the trace of uint8 images (samples, C, H, W), `batch` at a time; `progress` gets the samples done."""
+        messages = self.network.input.encode(images)
+        batch = batch or self._default_batch()
+        parts: list[_Part] = []
+        with torch.inference_mode(), torch.backends.nnpack.flags(enabled=False):  # type: ignore[attr-defined,no-untyped-call,unused-ignore]
+            # An empty set of images still runs once, so that the trace has its shapes.
+            for start in range(0, max(len(messages), 1), batch):
+                parts.append(self._run(torch.from_numpy(messages[start : start + batch]), record=record))
+                if progress:
+                    progress(min(start + batch, len(messages)))
+        hidden = range(len(self.network.layers))
+        return Trace(
+            backend=f"emulator ({self.device.type})",
+            layers=tuple(layer.name for layer in self.network.layers),
+            logits=np.concatenate([part.logits for part in parts]),
+            counts=tuple(np.concatenate([part.counts[k] for part in parts]) for k in hidden),
+            spikes=tuple(np.concatenate([part.spikes[k] for part in parts]) for k in hidden) if record else None,
+            active=np.sum([part.active for part in parts], axis=0, dtype=np.int64),
+            overflows=np.sum([part.overflows for part in parts], axis=0, dtype=np.int64),
+        )
+
+    def _default_batch(self) -> int:
+        widest = max(int(np.prod(shape)) for shape in self.network.shapes)
+        return max(1, _BATCH_BYTES // (widest * self.network.timesteps * 4))
+
+    def _run(self, messages: Tensor, *, record: bool) -> _Part:
+        steps, samples = self.network.timesteps, len(messages)
+        counts, spikes, active, overflows = [], [], [], []
+        signal = messages.to(self.device)
+        for ready, shape in zip(self._layers, self.network.shapes, strict=True):
+            # Time is the outer axis. The first layer sees the same messages at every step, so it computes them once.
+            drive = ready.synapses(signal).reshape(-1, samples, *shape)
+            if isinstance(ready.layer, Readout):
+                break
+            out, layer_active, layer_overflows = _neurons(ready.layer.neuron, drive, steps)
+            counts.append(out.sum(dim=0, dtype=torch.int32).cpu().numpy())
+            if record:
+                spikes.append(out.transpose(0, 1).bool().cpu().numpy())
+            active.append(layer_active)
+            overflows.append(layer_overflows)
+            signal = out.reshape(steps * samples, *shape)
+        bias = torch.from_numpy(self.network.readout.bias.astype(np.int64))
+        logits = drive.sum(dim=0)[:, :, 0, 0].cpu() + steps * bias
+        return _Part(logits.numpy(), counts, spikes, active, overflows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The trace of one batch."""
+
+    logits: npt.NDArray[np.int64]
+    counts: list[npt.NDArray[np.int32]]
+    spikes: list[npt.NDArray[np.bool_]]
+    active: list[int]
+    overflows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A layer with its weight on the device, in the type and by the algorithm that proved exact."""
+
+    layer: AnyLayer
+    weight: Tensor
+    multiply: Callable[[AnyLayer, Tensor, Tensor], Tensor]
+
+    def synapses(self, signal: Tensor) -> Tensor:
+        """Return a as int64. Shapes: (n, C, H, W) -> (n, Cout, Hout, Wout)."""
+        return _synapses(self.layer, self.weight, signal, self.multiply)
+
+
+def _synapses(
+    layer: AnyLayer, weight: Tensor, signal: Tensor, multiply: Callable[[AnyLayer, Tensor, Tensor], Tensor]
+) -> Tensor:
+    signal = signal.to(weight.dtype)
+    if layer.pool > 1:
+        signal = F.avg_pool2d(signal, layer.pool, divisor_override=1)
+    drive = multiply(layer, weight, signal).to(torch.int64)
+    return (drive + LIMIT) % (2 * LIMIT) - LIMIT if isinstance(layer, Conv) else drive
+
+
+def _multiply(layer: AnyLayer, weight: Tensor, signal: Tensor) -> Tensor:
+    if not isinstance(layer, Conv):
+        return F.linear(signal.flatten(1), weight)[:, :, None, None]
+    return F.conv2d(signal, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _multiply_unfolded(layer: AnyLayer, weight: Tensor, signal: Tensor) -> Tensor:
+    """Return what `_multiply` does, a convolution by one matrix product for each group."""
+    if not isinstance(layer, Conv):
+        return _multiply(layer, weight, signal)
+    n, channels, *extent = signal.shape
+    _, rows, columns = layer.output_shape((channels, layer.pool * extent[0], layer.pool * extent[1]))
+    columned = F.unfold(signal, tuple(weight.shape[2:]), layer.dilation, layer.padding, layer.stride)
+    product = weight.reshape(layer.groups, -1, columned.shape[1] // layer.groups) @ columned.reshape(
+        n, layer.groups, -1, rows * columns
+    )
+    return product.reshape(n, -1, rows, columns)
+
+
+def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.device) -> _Ready:
+    """Return the layer ready to run, by the first candidate that adds exactly on this device."""
+    first = layer is network.layers[0]
+    greatest = int(np.maximum(network.input.offset, 255 - network.input.offset).max()) if first else layer.pool**2
+    bound = int(np.abs(layer.weight.astype(np.int64)).reshape(len(layer.weight), -1).sum(axis=1).max()) * greatest
+    weight = torch.from_numpy(np.array(layer.weight))
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randint(-greatest if first else 0, (greatest if first else 1) + 1, (2, *source), generator=generator)
+    expected = torch.from_numpy(synapses(layer, probe.numpy()))
+    for dtype in [torch.float64] if bound >= 1 << 24 else [torch.float32, torch.float64]:
+        for multiply in (_multiply, _multiply_unfolded):
+            cast = weight.to(device, dtype)
+            if torch.equal(_synapses(layer, cast, probe.to(device), multiply).cpu(), expected):
+                return _Ready(layer, cast, multiply)
+    raise BackendError(
+        backend=f"emulator ({device.type})",
+        reason=f"no convolution of this device adds {layer.name} exactly",
+        remedy="Run on the CPU",
+    )
+
+
+def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, int, int]:
+    """Return spikes (T, samples, C, H, W) float, active neuron-steps and overflows.
+
+    Shapes: drive (T, samples, C, H, W), or (1, samples, ...) where every step is the same.
+    """
+    device = drive.device
+    theta = torch.from_numpy(neuron.theta.astype(np.int64)).to(device)
+    bias = torch.from_numpy(neuron.bias.astype(np.int64)).to(device)
+    level = 64 * (theta[:, None, None] if theta.ndim else theta) - 64
+    offset = 64 * (bias[:, None, None] if bias.ndim == 1 else bias)
+    u = v = torch.zeros_like(drive[0])
+    spikes = torch.empty((steps, *drive.shape[1:]), dtype=torch.float32, device=device)
+    active = overflows = 0
+    for t in range(steps):
+        drive_now = 64 * drive[t if len(drive) > 1 else 0]
+        current = drive_now + _decay(u, neuron.i_decay)
+        u = torch.where(current > LIMIT, current - 2 * LIMIT, current)
+        u = torch.where(u <= -LIMIT, current + 2 * LIMIT, u)
+        voltage = _decay(v, neuron.v_decay) + u + offset
+        v = voltage.clamp(1 - LIMIT, LIMIT - 1)
+        spiking = v > level
+        spikes[t] = spiking
+        active += int(torch.count_nonzero(drive_now + offset))
+        overflows += int(torch.count_nonzero((u != current) | (v != voltage)))
+        v = v.masked_fill(spiking, 0)
+    return spikes, active, overflows
+
+
+def _decay(state: Tensor, amount: int) -> Tensor:
+    match amount:
+        case 0:
+            return state
+        case 4096:
+            return torch.zeros_like(state)
+    return torch.div(state * (4096 - amount), 4096, rounding_mode="trunc")

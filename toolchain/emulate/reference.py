@@ -1,0 +1,79 @@
+"""The executable specification: one network, step by step, in numpy int64, as slow and as plain as it can be.
+
+Every other backend is tested against this file, and this file against Lava. Its equation stands in `toolchain.ir`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from toolchain.ir import AnyLayer, Conv, Network, Neuron, Readout
+from toolchain.trace import Trace
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+LIMIT = 1 << 23  # u and v are 24 bit: u wraps past LIMIT, v saturates at LIMIT - 1
+
+
+def run(network: Network, images: np.ndarray[Any, np.dtype[np.uint8]], *, record: bool = False) -> Trace:
+    """Return what the network does on uint8 images (samples, C, H, W); with `record`, every spike too."""
+    signal = np.repeat(network.input.encode(images)[:, None].astype(np.int64), network.timesteps, axis=1)
+    spikes, active, overflows = [], [], []
+    for layer, source, shape in network.wired():
+        drive = synapses(layer, signal.reshape(-1, *source)).reshape(*signal.shape[:2], *shape)
+        if not isinstance(layer, Readout):
+            signal, layer_active, layer_overflows = neurons(layer.neuron, drive)
+            spikes.append(signal.astype(bool))
+            active.append(layer_active)
+            overflows.append(layer_overflows)
+    return Trace(
+        backend="reference",
+        layers=tuple(layer.name for layer in network.layers),
+        logits=drive.sum(axis=1)[:, :, 0, 0] + network.timesteps * network.readout.bias.astype(np.int64),
+        counts=tuple(spike.sum(axis=1, dtype=np.int32) for spike in spikes),
+        spikes=tuple(spikes) if record else None,
+        active=np.array(active),
+        overflows=np.array(overflows),
+    )
+
+
+def synapses(layer: AnyLayer, signal: Ints) -> Ints:
+    """Return a = W * sum_pool(signal). Shapes: (n, C, H, W) -> (n, Cout, Hout, Wout)."""
+    (n, channels, height, width), q = signal.shape, layer.pool
+    pooled = signal.reshape(n, channels, height // q, q, width // q, q).sum(axis=(3, 5))
+    if not isinstance(layer, Conv):
+        return np.asarray(pooled.reshape(n, -1) @ layer.weight.T.astype(np.int64))[:, :, None, None]
+    _, rows, columns = layer.output_shape((channels, height, width))
+    (sy, sx), (py, px), (dy, dx) = layer.stride, layer.padding, layer.dilation
+    padded = np.pad(pooled, ((0, 0), (0, 0), (py, py), (px, px)))
+    grouped = padded.reshape(n, layer.groups, -1, *padded.shape[2:])
+    weight = layer.weight.astype(np.int64).reshape(layer.groups, -1, *layer.weight.shape[1:])
+    total = np.zeros((n, *weight.shape[:2], rows, columns), dtype=np.int64)
+    for i, j in np.ndindex(*layer.weight.shape[2:]):
+        window = grouped[..., i * dy :: sy, j * dx :: sx][..., :rows, :columns]
+        total += np.einsum("goc,ngcyx->ngoyx", weight[..., i, j], window)
+    return (total.reshape(n, -1, rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
+
+
+def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, int, int]:
+    """Return spikes (0 or 1), active neuron-steps and overflows for a drive a of shape (samples, T, C, H, W)."""
+    level = 64 * (neuron.theta.astype(np.int64).reshape(-1, 1, 1) - 1)
+    bias = neuron.bias.astype(np.int64).reshape(len(neuron.bias), *(neuron.bias.shape[1:] or (1, 1)))
+    u = v = np.zeros_like(drive[:, 0])
+    spikes, active, overflows = np.zeros_like(drive), 0, 0
+    for t in range(drive.shape[1]):
+        current = decay(u, neuron.i_decay) + 64 * drive[:, t]
+        u = np.where(current > LIMIT, current - 2 * LIMIT, np.where(current <= -LIMIT, current + 2 * LIMIT, current))
+        voltage = decay(v, neuron.v_decay) + u + 64 * bias
+        v = np.clip(voltage, 1 - LIMIT, LIMIT - 1)
+        spikes[:, t] = v > level
+        active += np.count_nonzero(drive[:, t] + bias)
+        overflows += np.count_nonzero((u != current) | (v != voltage))
+        v = np.where(spikes[:, t] == 1, 0, v)
+    return spikes, active, overflows
+
+
+def decay(state: Ints, amount: int) -> Ints:
+    """Return state * (4096 - amount) / 4096, rounded towards zero."""
+    return np.asarray(np.sign(state) * (np.abs(state) * (4096 - amount) >> 12))
