@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 
@@ -16,8 +17,9 @@ class Trace:
 
     Shapes, for S samples, T steps and hidden layers of shape (C, H, W): logits int64 (S, classes), sums over T;
     counts[l] int32 (S, C, H, W), spikes of each neuron over T; spikes[l] bool (S, T, C, H, W), only where recorded;
-    active int64 (layers,), neuron-steps whose synaptic input plus bias was not zero, and overflows int64 (layers,),
-    neuron-steps in which u wrapped or v saturated, both summed over samples and None where the backend does not count them.
+    int64 (layers,), neuron-steps summed over samples, None where the backend does not count them: active, whose synaptic sum
+    plus bias was not zero; wraps, in which u wrapped; saturations, in which v saturated at its lower end (at the upper end it
+    spikes all the same, so that nothing is lost).
     """
 
     backend: str
@@ -26,7 +28,8 @@ class Trace:
     counts: tuple[npt.NDArray[np.int32], ...]
     spikes: tuple[npt.NDArray[np.bool_], ...] | None = None
     active: npt.NDArray[np.int64] | None = None
-    overflows: npt.NDArray[np.int64] | None = None
+    wraps: npt.NDArray[np.int64] | None = None
+    saturations: npt.NDArray[np.int64] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -35,4 +38,4 @@ class Trace:
 
     def classes(self) -> npt.NDArray[np.int64]:
         """Predicted class of each sample: the first of the greatest logits. Shape: (S,)."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1))

@@ -64,14 +64,16 @@ class Emulator:
                 if progress:
                     progress(min(start + batch, len(messages)))
         hidden = range(len(self.network.layers))
+        tallies = np.sum([part.tallies for part in parts], axis=0, dtype=np.int64)
         return Trace(
             backend=f"emulator ({self.device.type})",
             layers=tuple(layer.name for layer in self.network.layers),
             logits=np.concatenate([part.logits for part in parts]),
             counts=tuple(np.concatenate([part.counts[k] for part in parts]) for k in hidden),
             spikes=tuple(np.concatenate([part.spikes[k] for part in parts]) for k in hidden) if record else None,
-            active=np.sum([part.active for part in parts], axis=0, dtype=np.int64),
-            overflows=np.sum([part.overflows for part in parts], axis=0, dtype=np.int64),
+            active=tallies[:, 0],
+            wraps=tallies[:, 1],
+            saturations=tallies[:, 2],
         )
 
     def _default_batch(self) -> int:
@@ -80,34 +82,32 @@ class Emulator:
 
     def _run(self, messages: Tensor, *, record: bool) -> _Part:
         steps, samples = self.network.timesteps, len(messages)
-        counts, spikes, active, overflows = [], [], [], []
+        counts, spikes, tallies = [], [], []
         signal = messages.to(self.device)
         for ready, shape in zip(self._layers, self.network.shapes, strict=True):
             # Time is the outer axis. The first layer sees the same messages at every step, so it computes them once.
             drive = ready.synapses(signal).reshape(-1, samples, *shape)
             if isinstance(ready.layer, Readout):
                 break
-            out, layer_active, layer_overflows = _neurons(ready.layer.neuron, drive, steps)
+            out, tally = _neurons(ready.layer.neuron, drive, steps)
             counts.append(out.sum(dim=0, dtype=torch.int32).cpu().numpy())
             if record:
                 spikes.append(out.transpose(0, 1).bool().cpu().numpy())
-            active.append(layer_active)
-            overflows.append(layer_overflows)
+            tallies.append(tally)
             signal = out.reshape(steps * samples, *shape)
         bias = torch.from_numpy(self.network.readout.bias.astype(np.int64))
         logits = drive.sum(dim=0)[:, :, 0, 0].cpu() + steps * bias
-        return _Part(logits.numpy(), counts, spikes, active, overflows)
+        return _Part(logits.numpy(), counts, spikes, tallies)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The trace of one batch."""
+    """The trace of one batch; tallies hold active, wraps and saturations of each layer."""
 
     logits: npt.NDArray[np.int64]
     counts: list[npt.NDArray[np.int32]]
     spikes: list[npt.NDArray[np.bool_]]
-    active: list[int]
-    overflows: list[int]
+    tallies: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.devic
     )
 
 
-def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, int, int]:
-    """Return spikes (T, samples, C, H, W) float, active neuron-steps and overflows.
+def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, list[int]]:
+    """Return spikes (T, samples, C, H, W) float, and [active, wraps, saturations].
 
     Shapes: drive (T, samples, C, H, W), or (1, samples, ...) where every step is the same.
     """
@@ -185,7 +185,7 @@ def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, int, in
     offset = 64 * (bias[:, None, None] if bias.ndim == 1 else bias)
     u = v = torch.zeros_like(drive[0])
     spikes = torch.empty((steps, *drive.shape[1:]), dtype=torch.float32, device=device)
-    active = overflows = 0
+    active = wraps = saturations = 0
     for t in range(steps):
         drive_now = 64 * drive[t if len(drive) > 1 else 0]
         current = drive_now + _decay(u, neuron.i_decay)
@@ -196,9 +196,10 @@ def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, int, in
         spiking = v > level
         spikes[t] = spiking
         active += int(torch.count_nonzero(drive_now + offset))
-        overflows += int(torch.count_nonzero((u != current) | (v != voltage)))
+        wraps += int(torch.count_nonzero(u != current))
+        saturations += int(torch.count_nonzero(voltage <= -LIMIT))
         v = v.masked_fill(spiking, 0)
-    return spikes, active, overflows
+    return spikes, [active, wraps, saturations]
 
 
 def _decay(state: Tensor, amount: int) -> Tensor:

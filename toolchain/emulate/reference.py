@@ -19,22 +19,23 @@ LIMIT = 1 << 23  # u and v are 24 bit: u wraps past LIMIT, v saturates at LIMIT 
 def run(network: Network, images: np.ndarray[Any, np.dtype[np.uint8]], *, record: bool = False) -> Trace:
     """Return what the network does on uint8 images (samples, C, H, W); with `record`, every spike too."""
     signal = np.repeat(network.input.encode(images)[:, None].astype(np.int64), network.timesteps, axis=1)
-    spikes, active, overflows = [], [], []
+    spikes, tallies = [], []
     for layer, source, shape in network.wired():
         drive = synapses(layer, signal.reshape(-1, *source)).reshape(*signal.shape[:2], *shape)
         if not isinstance(layer, Readout):
-            signal, layer_active, layer_overflows = neurons(layer.neuron, drive)
+            signal, tally = neurons(layer.neuron, drive)
             spikes.append(signal.astype(bool))
-            active.append(layer_active)
-            overflows.append(layer_overflows)
+            tallies.append(tally)
+    active, wraps, saturations = np.array(tallies).T
     return Trace(
         backend="reference",
         layers=tuple(layer.name for layer in network.layers),
         logits=drive.sum(axis=1)[:, :, 0, 0] + network.timesteps * network.readout.bias.astype(np.int64),
         counts=tuple(spike.sum(axis=1, dtype=np.int32) for spike in spikes),
         spikes=tuple(spikes) if record else None,
-        active=np.array(active),
-        overflows=np.array(overflows),
+        active=active,
+        wraps=wraps,
+        saturations=saturations,
     )
 
 
@@ -56,22 +57,21 @@ def synapses(layer: AnyLayer, signal: Ints) -> Ints:
     return (total.reshape(n, -1, rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
 
 
-def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, int, int]:
-    """Return spikes (0 or 1), active neuron-steps and overflows for a drive a of shape (samples, T, C, H, W)."""
+def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
+    """Return spikes (0 or 1) and [active, wraps, saturations] for a drive a of shape (samples, T, C, H, W)."""
     level = 64 * (neuron.theta.astype(np.int64).reshape(-1, 1, 1) - 1)
     bias = neuron.bias.astype(np.int64).reshape(len(neuron.bias), *(neuron.bias.shape[1:] or (1, 1)))
     u = v = np.zeros_like(drive[:, 0])
-    spikes, active, overflows = np.zeros_like(drive), 0, 0
+    spikes, tally = np.zeros_like(drive), np.zeros(3, dtype=np.int64)
     for t in range(drive.shape[1]):
         current = decay(u, neuron.i_decay) + 64 * drive[:, t]
         u = np.where(current > LIMIT, current - 2 * LIMIT, np.where(current <= -LIMIT, current + 2 * LIMIT, current))
         voltage = decay(v, neuron.v_decay) + u + 64 * bias
         v = np.clip(voltage, 1 - LIMIT, LIMIT - 1)
         spikes[:, t] = v > level
-        active += np.count_nonzero(drive[:, t] + bias)
-        overflows += np.count_nonzero((u != current) | (v != voltage))
+        tally += [np.count_nonzero(x) for x in (drive[:, t] + bias, u != current, voltage <= -LIMIT)]
         v = np.where(spikes[:, t] == 1, 0, v)
-    return spikes, active, overflows
+    return spikes, tally
 
 
 def decay(state: Ints, amount: int) -> Ints:

@@ -56,15 +56,16 @@ class LayerFacts:
     """What quantizing one layer meant.
 
     scale: what one weight unit stands for, one number or one per channel; rounded_away: trained weights that became 0;
-    spikes_differing: share of the calibration spikes unlike the float SNN's (None for the readout); bounds: proven from
-    the weights; overflows: neuron-steps that wrapped or saturated on the calibration images (None for the readout).
+    spikes_differing: share of the calibration spikes unlike the float SNN's; bounds: proven from the weights; wraps and
+    saturations: neuron-steps on the calibration images that did (see `Trace`). None for the readout.
     """
 
     scale: tuple[float, ...]
     rounded_away: int
     spikes_differing: float | None
     bounds: Bounds
-    overflows: int | None
+    wraps: int | None
+    saturations: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +105,9 @@ def quantize(
             candidate = _hidden(layer, least * factor, weight_bits)
             network = _prefix(source, [*layers, candidate], timesteps)
             facts_now = _facts(layer, network, len(layers), least * factor, (run, images, expected))
-            # The sum of a convolution wraps at 24 bits before any neuron sees it, which the overflow count cannot.
-            fits = not facts_now.overflows and max(map(abs, facts_now.bounds.synaptic)) < 64 * ACCUMULATOR
-            if fits and (best is None or _differing(facts_now) < _differing(best)):
+            if _fits(facts_now, constant_drive=not layers) and (
+                best is None or _differing(facts_now) < _differing(best)
+            ):
                 best, chosen = facts_now, candidate
         if best is None:
             raise _overflow(layer, facts_now)
@@ -166,12 +167,12 @@ def _least_scale(layer: Folded, weight_bits: int, limits: Limits, *, per_channel
 
 def _rounded(values: Floats, scale: Floats) -> npt.NDArray[np.int32]:
     per_channel = scale.reshape(-1, *[1] * (values.ndim - 1)) if scale.ndim else scale
-    # A value that is a multiple of the scale but for float noise stays that multiple.
-    return np.rint(np.round(values / per_channel, 9)).astype(np.int32)
+    return np.rint(values / per_channel).astype(np.int32)
 
 
 def _hidden(layer: Folded, scale: Floats, weight_bits: int) -> Layer:
-    theta = np.maximum(np.ceil(np.round((layer.threshold or 0.0) / scale, 9)), 1).astype(np.int32)
+    # A threshold that float32 noise put above an integer is that integer.
+    theta = np.maximum(np.ceil((layer.threshold or 0.0) / scale * (1 - 1e-6)), 1).astype(np.int32)
     neuron = Neuron(theta=theta, bias=_rounded(layer.bias, scale))
     weight = _rounded(layer.weight, scale)
     if isinstance(layer.module, nn.Linear):
@@ -212,20 +213,31 @@ def _facts(
     measure: tuple[Callable[..., Trace], npt.NDArray[np.uint8], Bools] | None,
 ) -> LayerFacts:
     """Return the facts of layer `index`; measured on images against the expected spikes where `measure` gives them."""
-    differing, overflows = None, None
+    differing = wraps = saturations = None
     if measure:
         run, images, expected = measure
         trace = run(network, images, record=True)
-        if trace.spikes and trace.overflows is not None:
+        if trace.spikes and trace.wraps is not None and trace.saturations is not None:
             differing = float(np.mean(trace.spikes[-1] != expected))
-            overflows = int(trace.overflows[-1])
+            wraps, saturations = int(trace.wraps[-1]), int(trace.saturations[-1])
     return LayerFacts(
         scale=tuple(np.atleast_1d(scale).tolist()),
         rounded_away=int(np.count_nonzero(folded.mask & (network.chain[index].weight == 0))),
         spikes_differing=differing,
         bounds=bounds(network, index),
-        overflows=overflows,
+        wraps=wraps,
+        saturations=saturations,
     )
+
+
+def _fits(facts: LayerFacts, *, constant_drive: bool) -> bool:
+    """Return whether nothing overflowed that matters.
+
+    Where the drive is the same at every step, as in the first layer, v saturates only in neurons that never spike anyway.
+    The sum of a convolution may wrap at 24 bits before any neuron could count it, so that must be proven.
+    """
+    no_sum_wraps = max(map(abs, facts.bounds.synaptic)) < 64 * ACCUMULATOR
+    return no_sum_wraps and not facts.wraps and (constant_drive or not facts.saturations)
 
 
 def _differing(facts: LayerFacts) -> float:

@@ -26,10 +26,14 @@ class Bounds:
     state: tuple[int, int]
 
     @property
+    def no_wrap(self) -> bool:
+        """Whether u cannot wrap, whatever the image."""
+        return -ACCUMULATOR < self.synaptic[0] and self.synaptic[1] < ACCUMULATOR
+
+    @property
     def safe(self) -> bool:
-        """Whether neither u can wrap nor v saturate, whatever the image."""
-        extremes = (*self.synaptic, *self.state)
-        return min(extremes) > -ACCUMULATOR and max(extremes) < ACCUMULATOR
+        """Whether u cannot wrap nor v saturate at its lower end; at the upper end it spikes all the same."""
+        return self.no_wrap and self.state[0] > -ACCUMULATOR
 
 
 def bounds(network: Network, index: int) -> Bounds:
