@@ -1,0 +1,311 @@
+"""The parts of `simulate` that need no Lava: supervision by a fake child, the kernel's arithmetic, the files' order."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toolchain import simulate
+from toolchain.errors import BackendError, ConfigError, FormatError
+from toolchain.simulate import kernels, supervisor
+
+pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="watches /dev/shm and /proc")
+
+# Ends only when killed, and so does what it forks; `{parent}` is where a fake child finds its channel.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()
+open(os.path.join(sys.argv[1], f"alive-{os.getpid()}"), "w").close()
+time.sleep(60)
+"""
+READY = """
+import os, socket, sys, time
+channel = socket.socket(fileno=int(sys.argv[2]))
+channel.sendall(b'{"event": "ready"}\\n')
+"""
+
+
+def remains(name):
+    """Processes (not zombies), shared memory and directories of a session."""
+    found = [str(path) for path in (*Path("/dev/shm").glob(f"*{name}*"), *Path("/tmp").glob(f"{name}*"))]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
+                found.append(f"process {entry.name}")
+    return found
+
+
+def assert_gone(name, within_s=5.0):
+    deadline = time.monotonic() + within_s
+    while remains(name) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert remains(name) == []
+
+
+@pytest.fixture
+def supervised(tmp_path_factory):
+    """A function that starts a supervisor with a child that runs `code`; what it started is gone at the end."""
+    started = []
+
+    def start(code):
+        directory = Path("/tmp") / f"rsnn-test-{os.getpid()}-{len(started)}"
+        (directory / "groups").mkdir(parents=True)
+        Path(f"/dev/shm/{directory.name}-segment").touch()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-c", code, str(directory), str(theirs.fileno())]
+        process = subprocess.Popen(
+            [sys.executable, "-I", supervisor.__file__, str(directory), str(theirs.fileno()), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        started.append((process, ours, directory))
+        return process, directory
+
+    yield start
+    for process, ours, directory in started:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        ours.close()
+        supervisor.sweep(directory, wait=lambda: None)
+
+
+def wait_for(directory, pattern, count):
+    deadline = time.monotonic() + 10
+    while len(list(directory.glob(pattern))) < count:
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["closed pipe", "byte", "SIGTERM", "SIGINT"])
+def test_nothing_is_left_when_the_user_is_gone(supervised, how):
+    process, directory = supervised(STUBBORN)
+    wait_for(directory, "alive-*", 2)
+    match how:
+        case "closed pipe":
+            process.stdin.close()
+        case "byte":
+            process.stdin.write(b"q")
+            process.stdin.flush()
+        case _:
+            process.send_signal(signal.Signals[how])
+    assert process.wait(10) == 0
+    assert remains(directory.name) == []
+
+
+def test_the_childs_exit_code_is_the_supervisors(supervised):
+    process, directory = supervised("import sys; sys.exit(3)")
+    assert process.wait(10) == 3
+    assert remains(directory.name) == []
+
+
+def test_a_killed_supervisor_takes_the_child_with_it(supervised):
+    process, directory = supervised("import os, sys, time; open(sys.argv[1] + '/alive-1', 'w'); time.sleep(60)")
+    wait_for(directory, "alive-*", 1)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(left.startswith("process") for left in remains(directory.name)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sorted(remains(directory.name)) == [f"/dev/shm/{directory.name}-segment", str(directory)]
+
+
+def test_messages_come_back_whole_however_they_arrive():
+    reading, writing = os.pipe()
+    lines = supervisor.Lines(reading)
+    first, second = supervisor.encode({"event": "a\nb"}), supervisor.encode({"event": "c"})
+    os.write(writing, first + second[:4])
+    assert lines.read() == [{"event": "a\nb"}]
+    os.write(writing, second[4:])
+    assert lines.read() == [{"event": "c"}]
+    os.close(writing)
+    assert lines.read() is None
+    os.close(reading)
+
+
+def test_an_endless_message_is_refused():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lines = supervisor.Lines(ours.fileno())
+        theirs.sendall(b"x" * 70_000)
+        with pytest.raises(ValueError, match="a message is longer than 65,536 bytes"):
+            list(iter(lines.read, None))
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A function that makes sessions start a child that runs `code` instead of Lava's."""
+
+    def use(code):
+        (tmp_path / "child.py").write_text(code)
+        monkeypatch.setattr(simulate, "_CHILD", tmp_path / "child.py")
+        monkeypatch.setattr(simulate, "_is_installed", lambda: True)
+        (tmp_path / "network.net").touch()
+        return tmp_path / "network.net"
+
+    return use
+
+
+MESSAGES = np.zeros((2, 1, 4, 4), dtype=np.int32)
+
+
+def test_a_child_that_ends_is_an_error_with_the_end_of_its_log(fake):
+    net = fake(READY + "channel.recv(9999); print('what Lava said last', file=sys.stderr); sys.exit(1)")
+    session = simulate.Session()
+    session.start()
+    name = session.name
+    with pytest.raises(BackendError) as raised:
+        session.run(net, MESSAGES, timesteps=4)
+    assert str(raised.value) == (
+        "lava: the Lava child process ended\n    what Lava said last\n"
+        ". Run it again; if it fails again, use --backend emulator"
+    )
+    assert remains(name) == []
+    assert session.name is None
+
+
+def test_a_killed_supervisor_is_an_error_and_leaves_nothing(fake):
+    net = fake(READY + "channel.recv(9999); os.kill(os.getppid(), 9); time.sleep(60)")
+    with simulate.Session() as session:
+        name = session.name
+        with pytest.raises(BackendError, match="the Lava child process ended"):
+            session.run(net, MESSAGES, timesteps=4)
+        assert_gone(name)
+
+
+def test_a_child_that_does_not_answer_is_ended_after_the_time_limit(fake, monkeypatch):
+    monkeypatch.setattr(simulate, "_END_LIMIT_S", 0.2)
+    net = fake(READY + "time.sleep(60)")
+    with simulate.Session() as session:
+        name = session.name
+        with pytest.raises(BackendError) as raised:
+            session.run(net, MESSAGES, timesteps=4, time_limit_s=0.5)
+    assert str(raised.value) == (
+        "lava: 0 of 2 samples were done after 0.5 s. Allow more time, simulate fewer samples, "
+        "or use --kernels fast or --backend emulator"
+    )
+    assert_gone(name)
+
+
+def test_an_interrupt_ends_everything_and_propagates(fake):
+    net = fake(READY + 'channel.recv(9999); channel.sendall(b\'{"event": "progress", "done": 1}\\n\'); time.sleep(60)')
+
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    with simulate.Session() as session:
+        name = session.name
+        with pytest.raises(KeyboardInterrupt):
+            session.run(net, MESSAGES, timesteps=4, progress=interrupt)
+        assert remains(name) == []
+
+
+def test_lava_that_cannot_be_imported_is_an_error_that_says_what_to_do(fake):
+    net = fake(READY.replace('"ready"', '"refused", "reason": "no h5py"'))
+    with pytest.raises(BackendError) as raised:
+        simulate.run(net, MESSAGES, timesteps=4)
+    assert str(raised.value) == (
+        "lava: no h5py. Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+    )
+
+
+def test_without_lava_the_error_says_what_to_do(fake, monkeypatch):
+    net = fake("")
+    monkeypatch.setattr(simulate, "_is_installed", lambda: False)
+    with pytest.raises(BackendError) as raised:
+        simulate.run(net, MESSAGES, timesteps=4)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert str(raised.value) == (
+        f"lava: Lava is not installed in this Python {version}. "
+        "Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+    )
+
+
+def test_all_faults_of_a_request_are_listed_before_anything_starts(tmp_path):
+    with pytest.raises(ConfigError) as raised:
+        simulate.Session().run(tmp_path, MESSAGES[0].astype(float), timesteps=0, kernels="quick")
+    assert raised.value.faults == (
+        "messages: expected integers (samples, C, H, W), got float64 (1, 4, 4)",
+        "timesteps: expected a positive integer, got 0",
+        "kernels: expected 'stock' or 'fast', got 'quick'",
+    )
+
+
+def test_a_missing_file_is_an_error_before_anything_starts(tmp_path):
+    with pytest.raises(FormatError) as raised:
+        simulate.Session().run(tmp_path / "network.net", MESSAGES, timesteps=1)
+    assert str(raised.value) == f"{tmp_path}/network.net: no such file; make it with `rsnn-deploy export`"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(fake, monkeypatch):
+    net = fake(READY)
+    monkeypatch.setattr(simulate.tempfile, "gettempdir", lambda: "/proc/self")
+    with pytest.raises(
+        BackendError, match=r"^lava: cannot write /proc/self/rsnn-\w+ \(.*\)\. Free some space there, or"
+    ):
+        simulate.run(net, MESSAGES, timesteps=4)
+
+
+def test_importing_simulate_loads_neither_torch_nor_lava():
+    code = "import sys, toolchain.simulate; sys.exit(any(name in sys.modules for name in ('torch', 'lava', 'h5py')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_fast_kernel_is_lavas_convolution(seed):
+    rng = np.random.default_rng(seed)
+    groups = int(rng.choice([1, 2, 4]))
+    kernel, stride, dilation = (tuple(rng.integers(1, high, 2).tolist()) for high in (5, 4, 3))
+    padding = tuple(rng.integers(0, 3, 2).tolist())
+    shape = tuple(d * (k - 1) + int(extra) for d, k, extra in zip(dilation, kernel, rng.integers(1, 6, 2), strict=True))
+    # Small sums, sums that float32 cannot hold, and sums that wrap.
+    high = int(rng.choice([8, 1 << 12, 1 << 15]))
+    weight = rng.integers(-high, high, (2 * groups, *kernel, 3), dtype=np.int32)
+    signal = rng.integers(-256, 256, (*shape, 3 * groups), dtype=np.int32)
+    convolve = kernels.Convolution(weight=weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    assert np.array_equal(
+        convolve(signal), convolution(weight, signal, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    )
+    assert not convolve(np.zeros_like(signal)).any()
+
+
+def convolution(weight, signal, *, stride, padding, dilation, groups):
+    """A convolution (flipped kernel) in int64, one product after the other."""
+    padded = np.pad(signal.astype(np.int64), ((padding[0],) * 2, (padding[1],) * 2, (0, 0)))
+    out, columns, rows, channels = weight.shape
+    width, height = (
+        (n - d * (k - 1) - 1) // s + 1
+        for n, d, k, s in zip(padded.shape, dilation, (columns, rows), stride, strict=False)
+    )
+    total = np.zeros((width, height, out), dtype=np.int64)
+    for x, y, o, i, j, c in np.ndindex(width, height, out, columns, rows, channels):
+        source = padded[x * stride[0] + i * dilation[0], y * stride[1] + j * dilation[1]]
+        group = o // (out // groups)
+        total[x, y, o] += int(weight[o, columns - 1 - i, rows - 1 - j, c]) * source[group * channels + c]
+    # Lava casts to int32 before it wraps; these sums stay within.
+    return (total + (1 << 23)) % (1 << 24) - (1 << 23)
+
+
+def test_recorded_frames_come_back_in_torch_order(tmp_path):
+    lava_order = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    lava_order.tofile(tmp_path / "0.sums")
+    restored = simulate._torch_order(str(tmp_path / "0.sums"), np.int64, (2,), [3, 4, 5])
+    assert np.array_equal(restored, lava_order.transpose(0, 3, 2, 1))
+
+
+def test_a_record_that_is_too_short_is_an_error(tmp_path):
+    np.arange(5).tofile(tmp_path / "0.sums")
+    with pytest.raises(BackendError, match=r"0\.sums holds 5 values instead of 6"):
+        simulate._torch_order(str(tmp_path / "0.sums"), np.int64, (2,), [3])

@@ -1,0 +1,225 @@
+"""Runs one netx file on Lava's CPU simulation, in the process that a run has for itself."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing.process
+import os
+import signal
+import sys
+import time
+import traceback
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from lava.lib.dl.netx import hdf5
+from lava.magma.compiler import compiler  # noqa: F401  Lava imports it, and networkx, late: better once than in each run
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
+from lava.proc.conv.process import Conv
+from lava.proc.dense.process import Dense
+
+from toolchain.simulate.processes import PyConvModelFast, Recorder, Source
+from toolchain.simulate.supervisor import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Report = Callable[..., None]
+
+_REASON_MAX = 600  # a report must fit a pipe's atomic write, or two processes' reports could mix
+_REPORTED = 70  # exit code of a process that has said why
+_CHUNK_S = 0.5
+_CHANNEL_SLOTS = 2  # of Lava's 64: exact, as fast, and a thirtieth of the shared memory
+_COMPILE = {"pypy_channel_size": _CHANNEL_SLOTS}
+
+
+class RefusedError(Exception):
+    """The request cannot be run; nothing of Lava was started."""
+
+
+def main(request: dict[str, Any], report_to: int) -> None:
+    """Run the request, report how it went, and end this process."""
+
+    def report(event: str, **facts: Any) -> None:
+        if "reason" in facts:
+            facts["reason"] = facts["reason"][:_REASON_MAX]
+        os.write(report_to, encode({"event": event, **facts}))
+
+    try:
+        run(request, report)
+    except RefusedError as refusal:
+        report("refused", reason=str(refusal))
+    except BaseException as error:  # noqa: BLE001  whatever Lava raises, somebody waits for the news
+        traceback.print_exc()
+        report("failed", reason=f"{type(error).__name__}: {error}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: Lava's own clean-up at exit can hang.
+    os._exit(0)
+
+
+def run(request: dict[str, Any], report: Report) -> None:
+    """Write sums, frames and `result.json` into the request's directory."""
+    _name_shared_memory(request["name"])
+    samples, timesteps, directory = request["samples"], request["timesteps"], Path(request["directory"])
+    names = _layer_names(Path(request["net"]), np.load(request["messages"], mmap_mode="r").shape[1:])
+    try:
+        network = hdf5.Network(request["net"], input_message_bits=9, reset_interval=timesteps, reset_offset=1)
+    except Exception as error:
+        traceback.print_exc()
+        raise RefusedError(f"netx cannot build {request['net']} ({type(error).__name__}: {error})") from error
+    bias = _bias(network)
+    network.net_config.f.close()  # netx never does, and an open file cannot be rewritten
+    source = Source(shape=network.inp.shape, path=request["messages"], timesteps=timesteps)
+    source.out.connect(network.inp)
+    process_names = {source.id: "source"}
+    layers: list[dict[str, Any]] = []
+    for index, (name, block) in enumerate(zip(names, network.layers, strict=True)):
+        readout = index == len(names) - 1
+        port = block.synapse.a_out if readout else block.neuron.s_out
+        sums = directory / f"{index}.sums"
+        frames = directory / f"{index}.frames" if request["record"] and not readout else None
+        # Frame j leaves the source at step j + 1 and layer l (from 1) handles it at j + 1 + l.
+        recorder = Recorder(
+            shape=port.shape, first=index + 2, timesteps=timesteps, samples=samples, sums=sums, frames=frames
+        )
+        port.connect(recorder.inp)
+        kind = "conv" if len(port.shape) == 3 else "dense"
+        process_names |= {
+            block.synapse.id: f"{name} {kind}",
+            block.neuron.id: f"{name} neurons",
+            recorder.id: f"{name} recorder",
+        }
+        layers.append(
+            {
+                "name": name,
+                "shape": [int(extent) for extent in port.shape],
+                "sums": str(sums),
+                "frames": frames and str(frames),
+            }
+        )
+    if len(layers[-1]["shape"]) != 1:
+        raise RefusedError(f"the last layer of {request['net']} is no dense layer, so it has no logits")
+    fast = request["kernels"] == "fast"
+    report("started", limit_s=time_limit_s(network, samples * timesteps + len(layers), fast=fast))
+    _watch(process_names, report)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={Conv: PyConvModelFast} if fast else None)
+    _step(network, config, report, samples=samples, timesteps=timesteps, depth=len(layers))
+    network.stop()
+    (directory / "result.json").write_text(json.dumps({"layers": layers, "bias": bias}))
+    report("done")
+
+
+def _name_shared_memory(name: str) -> None:
+    """Make everything this process puts into /dev/shm start with `name`."""
+    prefix = f"/{name}-"
+    vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
+    vars(multiprocessing.process.current_process())["_config"]["semprefix"] = f"/{name}"
+
+
+def _layer_names(path: Path, shape: tuple[int, ...]) -> list[str]:
+    """Return the groups of the layers with synapses. Raises RefusedError for what netx would skip or misread."""
+    try:
+        with h5py.File(path, "r") as file:
+            kinds = [file[f"layer/{index}/type"][()] for index in range(len(file["layer"]))]
+            expected = tuple(file["layer/0/shape"][()].tolist())
+            fed = "neuron" not in file["layer/0"]
+    except (OSError, KeyError, AttributeError) as error:
+        raise RefusedError(f"{path} is not a netx file ({error})") from error
+    kinds = [bytes(np.asarray(kind).reshape(-1)[0]).decode() for kind in kinds]
+    unknown = sorted({kind for kind in kinds[1:] if kind not in {"conv", "flatten", "dense"}})
+    if unknown:
+        raise RefusedError(f"{path} has layers of type {', '.join(unknown)}, which netx skips or cannot run")
+    if kinds[0] != "input" or not fed:
+        raise RefusedError(f"layer/0 of {path} is not an input without neurons")
+    if expected != shape:
+        raise RefusedError(f"{path} takes messages of shape {expected}, got {shape}")
+    return [f"layer/{index}" for index, kind in enumerate(kinds) if kind in {"conv", "dense"}]
+
+
+def _bias(network: Any) -> list[int]:
+    """Return the readout's bias; empty where the file has none."""
+    last = network.net_config["layer"][len(network.net_config["layer"]) - 1]
+    return [int(value) for value in last["bias"].reshape(-1)] if "bias" in last.keys() else []  # noqa: SIM118  no dict
+
+
+def time_limit_s(network: Any, steps: int, *, fast: bool) -> float:
+    """Return ten times the time that a slow machine is expected to take, and two minutes.
+
+    Source: measured on one core: stock Conv takes 30 us a pair of channels and 15 ns a product, matrix products 2 ns;
+    a Lava process needs 1 ms a step.
+    """
+    seconds = 0.0
+    for block in network.layers:
+        synapse, out = block.synapse, int(np.prod(block.synapse.a_out.shape))
+        seconds += 3e-3
+        if isinstance(synapse, Dense):
+            seconds += 5e-9 * out * int(np.prod(synapse.s_in.shape))
+        else:
+            kernels, *kernel, channels = synapse.weight.shape
+            products = out * int(np.prod(kernel)) * channels
+            seconds += 2e-9 * products if fast else 30e-6 * kernels * channels + 15e-9 * products
+    return 120.0 + 10.0 * steps * seconds
+
+
+def _step(network: Any, config: Any, report: Report, *, samples: int, timesteps: int, depth: int) -> None:
+    """Run all steps, pausing about twice a second, at the end of a sample, to report how many are done."""
+    done, at_once = 0, 1
+    while done < samples:
+        began = time.monotonic()
+        count = min(at_once, samples - done)
+        steps = count * timesteps + (depth if done == 0 else 0)
+        network.run(RunSteps(num_steps=steps), run_cfg=config, compile_config=_COMPILE)
+        if done:  # the first chunk also builds
+            at_once = max(1, int(_CHUNK_S * count / (time.monotonic() - began)))
+        done += count
+        report("progress", done=done)
+
+
+def _watch(names: dict[int, str], report: Report) -> None:
+    """Make sure that a Lava process that raises or dies is reported: Lava itself would wait for ever."""
+    watched: dict[int, str] = {}
+    build_actor = MultiProcessing.build_actor
+
+    def build(self: Any, _target: Any, builder: Any, exception_q: Any = None) -> Any:
+        model = getattr(builder, "proc_model", None)
+        name = f"{names.get(builder._model_id, 'process')} ({model.__name__})" if model else "runtime service"  # noqa: SLF001
+        process = build_actor(self, functools.partial(_guarded, name, report), builder, exception_q)
+        watched[process.pid] = name
+        return process
+
+    def look(*_: Any) -> None:
+        for process, name in watched.items():
+            try:
+                ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # Lava has already waited for it
+                continue
+            if ended and ended.si_status not in {0, _REPORTED}:
+                how = "was killed by " + signal.Signals(ended.si_status).name
+                if ended.si_code == os.CLD_EXITED:
+                    how = f"ended with code {ended.si_status}"
+                report("failed", reason=f"process {name} {how}")
+                os._exit(_REPORTED)
+
+    MultiProcessing.build_actor = build
+    signal.signal(signal.SIGCHLD, look)
+
+
+def _guarded(name: str, report: Report, *, builder: Any, exception_q: Any) -> None:
+    """Do what Lava's `target_fn` does, but report an exception and end instead of leaving the others waiting."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        actor = builder.build()
+        exception_q.put(None)
+        actor.start()
+    except BaseException as error:  # noqa: BLE001  as above
+        traceback.print_exc()
+        sys.stderr.flush()
+        report("failed", reason=f"process {name} failed: {type(error).__name__}: {error}")
+        os._exit(_REPORTED)
