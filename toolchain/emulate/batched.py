@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+_FORGETS = 4096
+"""The i_decay with which nothing of the last current is left"""
 _BATCH_BYTES = 256 << 20
 """Default bound on the largest array of a batch"""
 
@@ -89,14 +91,14 @@ class Emulator:
             drive = ready.synapses(signal).reshape(-1, samples, *shape)
             if isinstance(ready.layer, Readout):
                 break
-            out, tally = _neurons(ready.layer.neuron, drive, steps)
+            out, tally = _neurons(ready.layer.neuron, drive, steps, ready.bound)
             counts.append(out.sum(dim=0, dtype=torch.int32).cpu().numpy())
             if record:
                 spikes.append(out.transpose(0, 1).bool().cpu().numpy())
             tallies.append(tally)
             signal = out.reshape(steps * samples, *shape)
         bias = torch.from_numpy(self.network.readout.bias.astype(np.int64))
-        logits = drive.sum(dim=0)[:, :, 0, 0].cpu() + steps * bias
+        logits = drive.long().sum(dim=0)[:, :, 0, 0].cpu() + steps * bias
         return _Part(logits.numpy(), counts, spikes, tallies)
 
 
@@ -117,20 +119,27 @@ class _Ready:
     layer: AnyLayer
     weight: Tensor
     multiply: Callable[[AnyLayer, Tensor, Tensor], Tensor]
+    bound: int
 
     def synapses(self, signal: Tensor) -> Tensor:
-        """Return a as int64. Shapes: (n, C, H, W) -> (n, Cout, Hout, Wout)."""
-        return _synapses(self.layer, self.weight, signal, self.multiply)
+        """Return a, whole numbers in a float type. Shapes: (n, C, H, W) -> (n, Cout, Hout, Wout)."""
+        return _synapses(self.layer, self.weight, signal, self.multiply, self.bound)
 
 
 def _synapses(
-    layer: AnyLayer, weight: Tensor, signal: Tensor, multiply: Callable[[AnyLayer, Tensor, Tensor], Tensor]
+    layer: AnyLayer,
+    weight: Tensor,
+    signal: Tensor,
+    multiply: Callable[[AnyLayer, Tensor, Tensor], Tensor],
+    bound: int,
 ) -> Tensor:
     signal = signal.to(weight.dtype)
     if layer.pool > 1:
         signal = F.avg_pool2d(signal, layer.pool, divisor_override=1)
-    drive = multiply(layer, weight, signal).to(torch.int64)
-    return (drive + LIMIT) % (2 * LIMIT) - LIMIT if isinstance(layer, Conv) else drive
+    drive = multiply(layer, weight, signal)
+    if isinstance(layer, Conv) and bound >= LIMIT:
+        drive = (drive + LIMIT) % (2 * LIMIT) - LIMIT
+    return drive
 
 
 def _multiply(layer: AnyLayer, weight: Tensor, signal: Tensor) -> Tensor:
@@ -164,8 +173,8 @@ def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.devic
     for dtype in [torch.float64] if bound >= 1 << 24 else [torch.float32, torch.float64]:
         for multiply in (_multiply, _multiply_unfolded):
             cast = weight.to(device, dtype)
-            if torch.equal(_synapses(layer, cast, probe.to(device), multiply).cpu(), expected):
-                return _Ready(layer, cast, multiply)
+            if torch.equal(_synapses(layer, cast, probe.to(device), multiply, bound).cpu().long(), expected):
+                return _Ready(layer, cast, multiply, bound)
     raise BackendError(
         backend=f"emulator ({device.type})",
         reason=f"no convolution of this device adds {layer.name} exactly",
@@ -173,39 +182,44 @@ def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.devic
     )
 
 
-def _neurons(neuron: Neuron, drive: Tensor, steps: int) -> tuple[Tensor, list[int]]:
+def _neurons(neuron: Neuron, drive: Tensor, steps: int, bound: int) -> tuple[Tensor, list[int]]:
     """Return spikes (T, samples, C, H, W) float, and [active, wraps, saturations].
 
-    Shapes: drive (T, samples, C, H, W), or (1, samples, ...) where every step is the same.
+    Shapes: drive (T, samples, C, H, W), or (1, samples, ...) where every step is the same; bound is that of its |a|.
     """
-    device = drive.device
-    theta = torch.from_numpy(neuron.theta.astype(np.int64)).to(device)
-    bias = torch.from_numpy(neuron.bias.astype(np.int64)).to(device)
+    # A leak multiplies 24 bit states by 12 bit factors, and 64 * a needs 6 bits more than a.
+    dtype = torch.int64 if neuron.leaks or bound >= 1 << 24 else torch.int32
+    theta, bias = (
+        torch.from_numpy(array.astype(np.int64)).to(drive.device, dtype) for array in (neuron.theta, neuron.bias)
+    )
     level = 64 * (theta[:, None, None] if theta.ndim else theta) - 64
     offset = 64 * (bias[:, None, None] if bias.ndim == 1 else bias)
-    u = v = torch.zeros_like(drive[0])
-    spikes = torch.empty((steps, *drive.shape[1:]), dtype=torch.float32, device=device)
+    u = v = torch.zeros_like(drive[0], dtype=dtype)
+    spikes = torch.empty((steps, *drive.shape[1:]), dtype=torch.float32, device=drive.device)
     active = wraps = saturations = 0
     for t in range(steps):
-        drive_now = 64 * drive[t if len(drive) > 1 else 0]
-        current = drive_now + _decay(u, neuron.i_decay)
-        u = torch.where(current > LIMIT, current - 2 * LIMIT, current)
-        u = torch.where(u <= -LIMIT, current + 2 * LIMIT, u)
+        if t < len(drive):
+            drive_now = drive[t].to(dtype) * 64
+        u = drive_now if neuron.i_decay == _FORGETS else drive_now + _decay(u, neuron.i_decay)
+        if neuron.i_decay != _FORGETS or 64 * bound >= LIMIT:
+            u, current = _wrapped(u), u
+            wraps += int(torch.count_nonzero(u != current))
         voltage = _decay(v, neuron.v_decay) + u + offset
         v = voltage.clamp(1 - LIMIT, LIMIT - 1)
         spiking = v > level
         spikes[t] = spiking
-        active += int(torch.count_nonzero(drive_now + offset))
-        wraps += int(torch.count_nonzero(u != current))
+        if t < len(drive):
+            active_now = int(torch.count_nonzero(drive_now + offset))
+        active += active_now
         saturations += int(torch.count_nonzero(voltage <= -LIMIT))
-        v = v.masked_fill(spiking, 0)
+        v.masked_fill_(spiking, 0)
     return spikes, [active, wraps, saturations]
 
 
+def _wrapped(current: Tensor) -> Tensor:
+    u = torch.where(current > LIMIT, current - 2 * LIMIT, current)
+    return torch.where(u <= -LIMIT, current + 2 * LIMIT, u)
+
+
 def _decay(state: Tensor, amount: int) -> Tensor:
-    match amount:
-        case 0:
-            return state
-        case 4096:
-            return torch.zeros_like(state)
-    return torch.div(state * (4096 - amount), 4096, rounding_mode="trunc")
+    return torch.div(state * (4096 - amount), 4096, rounding_mode="trunc") if amount else state

@@ -64,12 +64,13 @@ def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
     u = v = np.zeros_like(drive[:, 0])
     spikes, tally = np.zeros_like(drive), np.zeros(3, dtype=np.int64)
     for t in range(drive.shape[1]):
-        current = decay(u, neuron.i_decay) + 64 * drive[:, t]
+        exact = decay(u, neuron.i_decay) + 64 * drive[:, t]
+        current = exact.astype(np.int32).astype(np.int64)  # Lava adds in 32 bit
         u = np.where(current > LIMIT, current - 2 * LIMIT, np.where(current <= -LIMIT, current + 2 * LIMIT, current))
         voltage = decay(v, neuron.v_decay) + u + 64 * bias
         v = np.clip(voltage, 1 - LIMIT, LIMIT - 1)
         spikes[:, t] = v > level
-        tally += [np.count_nonzero(x) for x in (drive[:, t] + bias, u != current, voltage <= -LIMIT)]
+        tally += [np.count_nonzero(x) for x in (drive[:, t] + bias, u != exact, voltage <= -LIMIT)]
         v = np.where(spikes[:, t] == 1, 0, v)
     return spikes, tally
 

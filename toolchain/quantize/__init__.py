@@ -135,7 +135,7 @@ def float_spikes(net: Net, images: npt.NDArray[np.uint8]) -> list[Bools]:
     try:
         net.eval()
         with torch.no_grad():
-            net(torch.from_numpy(images).to(net.mean) / 255)
+            net(torch.tensor(images).to(net.mean) / 255)
     finally:
         net.train(training)
         for hook in hooks:
