@@ -28,7 +28,7 @@ class Bounds:
     @property
     def no_wrap(self) -> bool:
         """Whether u cannot wrap, whatever the image."""
-        return -ACCUMULATOR < self.synaptic[0] and self.synaptic[1] < ACCUMULATOR
+        return self.synaptic[0] > -ACCUMULATOR and self.synaptic[1] < ACCUMULATOR
 
     @property
     def safe(self) -> bool:
