@@ -1,0 +1,269 @@
+"""The main path, from a recipe to a model: train, prune, sparse, convert, finetune.
+
+Each stage starts from the file the stage before it left, and leaves its own; a run that is killed goes on from its last
+epoch and ends bit for bit as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolchain import recipe as recipes
+from toolchain import store
+from toolchain.errors import ConfigError, FormatError
+from toolchain.recipe import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from toolchain.data import Data, Split
+    from toolchain.nets import Net
+    from toolchain.prune import Mask
+    from toolchain.recipe import Recipe
+    from toolchain.store import Model
+    from toolchain.train import AfterEpoch, Epoch
+
+RESUME = "resume.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened in a run: an epoch of a stage ended, with its loss, or the stage itself, with its metrics."""
+
+    stage: str
+    epoch: int
+    n_epochs: int
+    loss: float | None = None
+    metrics: Mapping[str, Any] | None = None
+
+
+def run(
+    recipe: Recipe, out: Path, *, until: str | None = None, progress: Callable[[Event], None] | None = None
+) -> dict[str, Any]:
+    """`out` holds `model.pt`, or the file of the stage `until`; the stages already there are not repeated.
+
+    Returns: the model's path, hash, sparsity and metrics of every stage, JSON-able.
+    Raises: ConfigError where `out` holds another recipe's run or the data changed; FormatError.
+    """
+    from toolchain import data
+
+    if until is not None and until not in STAGES:
+        raise ConfigError(where="--until", faults=(f"expected one of {', '.join(STAGES)}, got {until!r}",))
+    _claim(out, recipe)
+    settings = recipe.data
+    loaded = data.load(settings.source, layout=settings.layout, validation=settings.validation)
+    show = progress or printer()
+    last = until or STAGES[-1]
+    model: Model | None = None
+    with _threads(recipe.threads):
+        for stage in STAGES[: STAGES.index(last) + 1]:
+            path = _file(out, stage)
+            if not path.exists():
+                store.save(_do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
+                (out / RESUME).unlink(missing_ok=True)
+            model = store.load(path)
+            if model.data_sha256 != loaded.sha256:
+                fault = f"made from other data than {loaded.source} holds now; use another --out"
+                raise ConfigError(where=str(path), faults=(fault,))
+    assert model is not None
+    return {
+        "model": str(_file(out, last)),
+        "stage": last,
+        "sha256": store.sha256(_file(out, last)),
+        "sparsity": model.sparsity,
+        "n_weights": model.n_weights,
+        "n_nonzero_weights": model.n_nonzero_weights,
+        "metrics": dict(model.metrics),
+    }
+
+
+def printer() -> Callable[[Event], None]:
+    """What shows events on stderr: one line that is rewritten on a terminal, else a line every few seconds."""
+    terminal = sys.stderr.isatty()
+    shown = 0.0
+
+    def show(event: Event) -> None:
+        nonlocal shown
+        if event.metrics is not None:
+            start = "\r\033[K" if terminal else ""
+            sys.stderr.write(f"{start}{event.stage}: {_summary(event.metrics)}\n")
+        elif terminal or time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            line = f"{event.stage}: epoch {event.epoch} of {event.n_epochs}, loss {event.loss:.3f}"
+            sys.stderr.write(f"\r\033[K{line}" if terminal else f"{line}\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    validation = metrics["validation"]
+    dead = ", ".join(f"{name} {n}" for name, n in metrics["dead_channels"].items())
+    return (
+        f"validation accuracy {validation['none']['accuracy']:.1%} clean, {validation['pgd-ens']['accuracy']:.1%} under PGD; "
+        f"sparsity {metrics['sparsity']:.2%}; silent channels: {dead}"
+    )
+
+
+def _file(out: Path, stage: str) -> Path:
+    return out / ("model.pt" if stage == STAGES[-1] else f"{stage}.pt")
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """`out` is this recipe's, and free of what a killed run was writing."""
+    path = out / "recipe.json"
+    if path.exists():
+        try:
+            there = recipes.from_dict(json.loads(store.read_bytes(path)), where=str(path))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(path=str(path), reason=f"not JSON: {error}") from None
+        if changed := recipes.differences(there, recipe):
+            fault = f"holds a run of another recipe, which differs in {', '.join(changed)}"
+            raise ConfigError(where=str(out), faults=(f"{fault}; use another --out, or delete it to start again",))
+    else:
+        store.write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
+    for leftover in out.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _do(
+    stage: str, before: Model | None, *, data: Data, recipe: Recipe, out: Path, show: Callable[[Event], None]
+) -> Model:
+    """The model after a stage, resumed from its last finished epoch where there is one."""
+    from toolchain import nets, train
+
+    if before is None:
+        generator = train.stream(recipe.seed, "initial weights")
+        net = nets.build(recipe.model, data.shape, data.n_classes, mean=data.mean, std=data.std, generator=generator)
+        mask: Mask = {}
+    else:
+        net, mask = nets.restore(before), dict(before.mask)
+
+    def after(epoch: Epoch) -> None:
+        table = {
+            "stage": stage,
+            "epoch": {field.name: getattr(epoch, field.name) for field in dataclasses.fields(epoch)},
+        }
+        store.write_bytes(out / RESUME, store.dump(table))
+        show(Event(stage=stage, epoch=epoch.number, n_epochs=epoch.total, loss=epoch.loss))
+
+    started = time.monotonic()
+    mask = _apply(stage, net, mask, data.train, recipe, start=_resumed(out, stage), after=after)
+    model = store.Model(
+        recipe=recipe,
+        stage=stage,
+        state={name: tensor.detach() for name, tensor in net.body.state_dict().items()},
+        mask=mask,
+        timesteps=recipe.timesteps,
+        input_shape=data.shape,
+        mean=data.mean,
+        std=data.std,
+        n_classes=data.n_classes,
+        data_source=data.source,
+        data_sha256=data.sha256,
+        metrics={},
+    )
+    metrics = _measure(net, model, data.validation)
+    show(Event(stage=stage, epoch=0, n_epochs=0, metrics=metrics | {"seconds": time.monotonic() - started}))
+    earlier = before.metrics if before else {}
+    return dataclasses.replace(model, metrics={**earlier, stage: metrics})
+
+
+def _apply(
+    stage: str, net: Net, mask: Mask, split: Split, recipe: Recipe, *, start: Epoch | None, after: AfterEpoch
+) -> Mask:
+    """`net` has gone through a stage; its mask is returned."""
+    from toolchain import convert, finetune, prune, train
+
+    match stage:
+        case "train":
+            train.train(net, split, recipe, start=start, after=after)
+        case "prune":
+            return prune.prune(net, split, recipe, start=start, after=after)
+        case "sparse":
+            finetune.finetune_ann(net, mask, split, recipe, start=start, after=after)
+        case "convert":
+            convert.convert(net, split, recipe)
+        case "finetune":
+            finetune.finetune_snn(net, mask, split, recipe, start=start, after=after)
+    return mask
+
+
+def _resumed(out: Path, stage: str) -> Epoch | None:
+    """The last finished epoch of a stage, or None where it has not begun."""
+    from toolchain.train import Epoch
+
+    path = out / RESUME
+    if not path.exists():
+        return None
+    table = store.read(path)
+    try:
+        return Epoch(**table["epoch"]) if table["stage"] == stage else None
+    except (KeyError, TypeError):
+        reason = "not a run to resume; delete it to repeat the stage"
+        raise FormatError(path=str(path), reason=reason) from None
+
+
+def _measure(net: Net, model: Model, validation: Split) -> dict[str, Any]:
+    """Sparsity, accuracy on the validation images, and how many channels of each layer never become active on them."""
+    from toolchain import evaluate
+
+    recipe = model.recipe
+    outcomes = {
+        attack: evaluate.attacked(
+            net, validation, attack, eps=recipe.attack.eps, steps=recipe.attack.steps, seed=recipe.seed
+        ).to_dict()
+        for attack in ("none", "pgd-ens")
+    }
+    return {
+        "sparsity": model.sparsity,
+        "validation": outcomes,
+        "dead_channels": dead_channels(net, validation),
+        "thresholds": {name: float(t) for name, t in model.state.items() if name.endswith(".v_th")},
+    }
+
+
+def dead_channels(net: Net, split: Split) -> dict[str, int]:
+    """How many channels of each layer of neurons are never active on a split, by the layer's name."""
+    import torch
+
+    from toolchain.spiking import IF
+    from toolchain.train import pixels
+
+    found: dict[str, int] = {}
+    layers = {name: layer for name, layer in net.body.named_children() if isinstance(layer, IF)}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_layer: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            active = output.transpose(0, 1).flatten(1).amax(dim=1) > 0
+            found[name] = int((~active).sum())
+
+        return hook
+
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        with torch.no_grad():
+            net(pixels(split.images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,324 @@
+"""A recipe: everything a training run depends on, read from TOML, checked as a whole, and JSON-able for checkpoints.
+
+Every key has a default and a line that documents it, in the dataclasses below. The stages a recipe describes, in order:
+train (dense network), prune (its mask), sparse (masked finetuning), convert (to spikes), finetune (the spiking network).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import re
+import sys
+import types
+import typing
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolchain import resources
+from toolchain.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+STAGES = ("train", "prune", "sparse", "convert", "finetune")
+
+_N_PARAMETERS = {"piecewise-linear": 1, "exponential": 2, "rectangular": 1, "straight-through": 0, "bptr": 0}
+
+
+def _key(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A documented dataclass field whose numbers must lie in [low, high]."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Section [data]."""
+
+    source: str = _key("digits", "`digits`, or the path of an .npz with x_train, y_train, x_test, y_test")
+    layout: Literal["auto", "NCHW", "NHWC"] = _key("auto", "order of the axes of four-dimensional images")
+    validation: float = _key(0.15, "share of the training images set aside for validation", low=0.01, high=0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Section [model]."""
+
+    layers: tuple[int | str, ...] = _key((32, "A", 64, "A"), 'channels of each convolution; "A" is a 2x2 average pool')
+    hidden: tuple[int, ...] = _key((), "widths of hidden linear layers before the last one", low=1)
+    kernel: int = _key(3, "width of the convolutions' kernels; odd, padded to keep the map's size", low=1, high=15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """Section [loss]: of every training stage."""
+
+    objective: Literal["trades", "natural"] = _key("trades", "`natural` is plain cross entropy")
+    weight: float = _key(2.0, "weight of the KL term: lambda of the ANN, beta of the SNN", low=0)
+    kl: Literal["clean", "adversarial"] = _key("clean", "the KL's first argument: KL(p(x) || p(x~)) is `clean`")
+    eps: float = _key(2 / 255, "radius of the training attack, in pixels of [0, 1]", low=0, high=1)
+    steps: int = _key(10, "PGD steps of the ANN's training attack", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """Section [train]: the dense ANN: SGD with momentum 0.9 and a cosine schedule."""
+
+    epochs: int = _key(100, "passes over the training images", low=0)
+    lr: float = _key(0.1, "learning rate at the start", low=0)
+    weight_decay: float = _key(1e-4, "L2 penalty", low=0)
+    batch: int = _key(128, "images a step", low=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneSettings:
+    """Section [prune]: the mask."""
+
+    method: Literal["hydra", "lwm", "none"] = _key("hydra", "learned scores, layerwise weight magnitude, or no mask")
+    sparsity: float = _key(0.9, "share of each layer's weights that are pruned", low=0, high=0.9999)
+    epochs: int = _key(20, "passes over the training images (hydra)", low=0)
+    lr: float = _key(0.1, "learning rate at the start", low=0)
+    weight_decay: float = _key(1e-4, "L2 penalty", low=0)
+    batch: int = _key(128, "images a step", low=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseSettings:
+    """Section [sparse]: the ANN finetuned under its mask."""
+
+    epochs: int = _key(30, "passes over the training images", low=0)
+    lr: float = _key(0.01, "learning rate at the start", low=0)
+    weight_decay: float = _key(1e-4, "L2 penalty", low=0)
+    batch: int = _key(128, "images a step", low=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertSettings:
+    """Section [convert]: the calibration of thresholds."""
+
+    timesteps: int = _key(100, "steps an image while calibrating", low=1)
+    batches: int = _key(10, "training batches looked at", low=1)
+    batch: int = _key(64, "images a batch", low=2)
+    percentile: float = _key(99.7, "percentile of a layer's input that becomes its threshold", low=1, high=100)
+    scale: float = _key(0.3, "factor on all thresholds afterwards", low=0.001)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSettings:
+    """Section [finetune]: the sparse SNN, attacked by RFGSM."""
+
+    epochs: int = _key(80, "passes over the training images", low=0)
+    lr: float = _key(0.001, "learning rate at the start", low=0)
+    weight_decay: float = _key(1e-4, "L2 penalty", low=0)
+    batch: int = _key(64, "images a step", low=2)
+    surrogate: str = _key("piecewise-linear(1)", "gradient of a spike: " + ", ".join(_N_PARAMETERS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackSettings:
+    """Section [attack]: of the evaluation."""
+
+    eps: float = _key(8 / 255, "radius, in pixels of [0, 1]", low=0, high=1)
+    steps: int = _key(10, "PGD steps, of size 2.5 * eps / steps", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything a run depends on. Two runs of equal recipes on equal data give equal models."""
+
+    name: str = _key("model", "name of the model")
+    seed: int = _key(0, "seed of everything random but the data split, which is fixed", low=0, high=2**31)
+    timesteps: int = _key(8, "steps an image in the spiking network", low=1, high=1024)
+    threads: int = _key(2, "CPU threads; part of the recipe because it orders floating point sums", low=1, high=256)
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    prune: PruneSettings = PruneSettings()
+    sparse: SparseSettings = SparseSettings()
+    convert: ConvertSettings = ConvertSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    attack: AttackSettings = AttackSettings()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain types that JSON can hold; `from_dict` is its inverse."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a TOML file, or of a shipped recipe's name, with `key=value` overrides applied.
+
+    Raises: ConfigError, which lists every fault.
+    """
+    path = resources.recipe_path(source)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(where=str(path), faults=(f"not TOML: {error}",)) from None
+    except OSError as error:
+        raise ConfigError(where=str(path), faults=(f"cannot be read: {error.strerror}",)) from None
+    faults = [fault for text in overrides for fault in _override(table, text)]
+    return from_dict(table, where=str(path), faults=faults)
+
+
+def from_dict(table: dict[str, Any], *, where: str = "recipe", faults: Iterable[str] = ()) -> Recipe:
+    """The recipe of nested plain types; missing keys take their defaults. Raises ConfigError, which lists every fault."""
+    found = list(faults)
+    recipe: Recipe = _read(Recipe, table, "", found)
+    if not found:
+        found.extend(_contradictions(recipe))
+    if found:
+        raise ConfigError(where=where, faults=tuple(found))
+    return recipe
+
+
+def differences(one: Recipe, other: Recipe) -> tuple[str, ...]:
+    """Dotted keys in which two recipes differ."""
+    left, right = dict(_leaves(one.to_dict())), dict(_leaves(other.to_dict()))
+    return tuple(key for key in left if left[key] != right[key])
+
+
+def parse_surrogate(text: str) -> tuple[str, tuple[float, ...]]:
+    """Kind and parameters of a surrogate such as `exponential(0.3, 2)`. Raises ValueError with a sentence."""
+    match = re.fullmatch(r"\s*([a-z-]+)\s*(?:\(([^()]*)\))?\s*", text)
+    if match is None or match[1] not in _N_PARAMETERS:
+        raise ValueError(f"expected one of {', '.join(_N_PARAMETERS)}, got {text!r}")
+    kind, wanted = match[1], _N_PARAMETERS[match[1]]
+    try:
+        numbers = tuple(float(part) for part in (match[2] or "").split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if len(numbers) != wanted or any(not 0 < number < float("inf") for number in numbers):
+        raise ValueError(f"expected {wanted} positive numbers after {kind}, got {text!r}")
+    return kind, numbers
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _override(table: dict[str, Any], text: str) -> list[str]:
+    """Sets one `key=value` in `table` and returns the faults found."""
+    key, equals, raw = text.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        return [f"--set {text}: expected key=value"]
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            return [f"--set {text}: {section} is not a section"]
+    try:
+        table[last] = tomllib.loads(f"value = {raw.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = raw.strip()
+    return []
+
+
+def _read(kind: Any, table: Any, prefix: str, faults: list[str]) -> Any:
+    """An instance of the dataclass `kind`; faults are appended, and a faulty key takes its default."""
+    if not isinstance(table, dict):
+        faults.append(f"{prefix.rstrip('.')}: expected a section, got {table!r}")
+        return kind()
+    hints = typing.get_type_hints(kind)
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    values = {}
+    for key, raw in table.items():
+        name = f"{prefix}{key}"
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            faults.append(f"{name}: unknown key" + (f"; did you mean {prefix}{close[0]}?" if close else ""))
+        elif is_dataclass(hints[key]):
+            values[key] = _read(hints[key], raw, f"{name}.", faults)
+        else:
+            try:
+                values[key] = _convert(hints[key], raw)
+                _check_range(values[key], fields[key].metadata)
+            except ValueError as error:
+                values.pop(key, None)
+                faults.append(f"{name}: {error}")
+    return kind(**values)
+
+
+def _convert(hint: Any, raw: Any) -> Any:
+    """`raw` as the type `hint`, or a ValueError with the rest of the sentence."""
+    match typing.get_origin(hint):
+        case typing.Literal:
+            if raw not in typing.get_args(hint):
+                raise ValueError(f"expected one of {', '.join(typing.get_args(hint))}, got {raw!r}")
+            return raw
+        case builtin if builtin is tuple:
+            if not isinstance(raw, list | tuple):
+                raise ValueError(f"expected a list, got {raw!r}")  # noqa: TRY004 - the file is at fault, not a caller
+            return tuple(_convert(typing.get_args(hint)[0], item) for item in raw)
+        case builtin if builtin in {typing.Union, types.UnionType}:
+            if isinstance(raw, bool) or not isinstance(raw, typing.get_args(hint)):
+                expected = " or ".join(option.__name__ for option in typing.get_args(hint))
+                raise ValueError(f"expected {expected}, got {raw!r}")  # noqa: TRY004
+            return raw
+    if hint is float:
+        return _number(raw)
+    if not isinstance(raw, hint) or isinstance(raw, bool):
+        raise ValueError(f"expected {hint.__name__}, got {raw!r}")  # noqa: TRY004
+    return raw
+
+
+def _number(raw: Any) -> float:
+    """A float, or a fraction written as text: "8/255"."""
+    if isinstance(raw, str) and (match := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", raw)):
+        try:
+            return float(match[1]) / float(match[2])
+        except (ValueError, ZeroDivisionError):
+            pass
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and abs(raw) < float("inf"):
+        return float(raw)
+    raise ValueError(f'expected a number or a fraction such as "8/255", got {raw!r}')
+
+
+def _check_range(value: Any, limits: Any) -> None:
+    low, high = limits["low"], limits["high"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str):
+            continue
+        if (low is not None and number < low) or (high is not None and number > high):
+            bounds = f"at least {low}" if high is None else f"{low} to {high}"
+            raise ValueError(f"expected {bounds}, got {number}")
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Faults that take more than one look at one value."""
+    layers = recipe.model.layers
+    for item in layers:
+        if item != "A" and (not isinstance(item, int) or item < 1):
+            yield f'model.layers: expected positive channels or "A", got {item!r}'
+    if not layers or layers[0] == "A":
+        yield "model.layers: expected a convolution's channels first"
+    if any(one == other == "A" for one, other in itertools.pairwise(layers)):
+        yield "model.layers: two pools follow each other; put a convolution between them"
+    if recipe.model.kernel % 2 == 0:
+        yield f"model.kernel: expected an odd number, got {recipe.model.kernel}"
+    try:
+        parse_surrogate(recipe.finetune.surrogate)
+    except ValueError as error:
+        yield f"finetune.surrogate: {error}"

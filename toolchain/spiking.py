@@ -1,0 +1,208 @@
+"""Integrate-and-fire neurons, fused over time, and the surrogate gradients they are trained and attacked with.
+
+Equation, for input x_t, threshold V and v_0 = 0::
+
+    u_t = v_{t-1} + x_t        o_t = 1[u_t >= V]        v_t = (1 - o_t) * u_t
+
+Backward, with s_t the surrogate of d = u_t - V, g_o the upstream gradient and g_v what arrives from step t + 1::
+
+    q_t = (g_o[t] - g_v[t] * u_t) * s_t      g_u = q_t + g_v[t] * (1 - o_t)
+    dL/dx_t = g_u      g_v[t-1] = g_u        dL/dV = -sum q_t
+
+Shapes: steps and images share the first axis, step-major: (T * B, ...). Membranes are float32 (float64 for float64 input).
+Source: Ozdenizci and Legenstein, TMLR 2024 (arXiv 2311.09266).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from toolchain.recipe import parse_surrogate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+V_TH_MIN = 0.03
+"""Least threshold: forward computes with nothing smaller."""
+
+Mode = Literal["ann", "snn"]
+
+
+@dataclass(frozen=True, slots=True)
+class PiecewiseLinear:
+    """max(0, width - |d|) / width^2."""
+
+    width: float = 1.0
+
+    def __str__(self) -> str:
+        return f"piecewise-linear({self.width:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """height * exp(-slope * |d|)."""
+
+    height: float
+    slope: float
+
+    def __str__(self) -> str:
+        return f"exponential({self.height:g}, {self.slope:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangular:
+    """1[|d| < width / 2] / width."""
+
+    width: float = 1.0
+
+    def __str__(self) -> str:
+        return f"rectangular({self.width:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class StraightThrough:
+    """1, everywhere."""
+
+    def __str__(self) -> str:
+        return "straight-through"
+
+
+@dataclass(frozen=True, slots=True)
+class Bptr:
+    """Backward through the rate: g_o[t] passes where the neuron spikes at all, and steps are not coupled."""
+
+    def __str__(self) -> str:
+        return "bptr"
+
+
+Surrogate = PiecewiseLinear | Exponential | Rectangular | StraightThrough | Bptr
+
+
+def surrogate(text: str) -> Surrogate:
+    """The surrogate a text such as `exponential(0.3, 2)` names; `str` is its inverse. Raises ValueError."""
+    kind, numbers = parse_surrogate(text)
+    match kind:
+        case "piecewise-linear":
+            return PiecewiseLinear(*numbers)
+        case "exponential":
+            return Exponential(*numbers)
+        case "rectangular":
+            return Rectangular(*numbers)
+        case "straight-through":
+            return StraightThrough()
+        case _:
+            return Bptr()
+
+
+def derivative(kind: Surrogate, d: Tensor) -> Tensor:
+    """The stand-in for the derivative of 1[d >= 0], a new tensor. Shapes: any -> the same."""
+    match kind:
+        case PiecewiseLinear(width):
+            return d.abs().neg_().add_(width).clamp_(min=0).div_(width * width)
+        case Exponential(height, slope):
+            return d.abs().mul_(-slope).exp_().mul_(height)
+        case Rectangular(width):
+            return (d.abs() < width / 2).to(d.dtype).div_(width)
+        case _:
+            return torch.ones_like(d)
+
+
+class _Fire(torch.autograd.Function):
+    """Forward and backward of the module's docstring. Shapes: x (T, B, ...), v_th () -> spikes (T, B, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, v_th: Tensor, kind: Surrogate) -> Tensor:
+        u, spikes = torch.empty_like(x), torch.empty_like(x)
+        v = torch.zeros_like(x[0])
+        for t in range(x.shape[0]):
+            torch.add(v, x[t], out=u[t])
+            torch.ge(u[t], v_th, out=spikes[t])
+            torch.addcmul(u[t], u[t], spikes[t], value=-1, out=v)  # exact: u - u * o is u or 0
+        ctx.save_for_backward(u, spikes, v_th)
+        ctx.kind = kind
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (g_o,) = gradients
+        u, spikes, v_th = ctx.saved_tensors
+        if isinstance(ctx.kind, Bptr):
+            return g_o * (spikes.sum(dim=0) > 0), None, None
+        q = derivative(ctx.kind, u - v_th)
+        g_x = torch.empty_like(u)
+        g_v = torch.zeros_like(u[0])
+        for t in range(u.shape[0] - 1, -1, -1):
+            q[t] *= torch.addcmul(g_o[t], g_v, u[t], value=-1)
+            torch.addcmul(q[t], g_v, 1 - spikes[t], out=g_x[t])
+            g_v = g_x[t]
+        return g_x, -q.sum(), None
+
+
+class IF(nn.Module):
+    """A layer of neurons: ReLU in mode `ann`, integrate-and-fire with one trainable threshold in mode `snn`.
+
+    Shapes: (B, ...) in mode `ann`; (T * B, ...), step-major, in mode `snn`.
+    """
+
+    def __init__(self, *, v_th: float = 1.0, timesteps: int = 8) -> None:
+        super().__init__()
+        self.v_th = nn.Parameter(torch.tensor(v_th))
+        self.mode: Mode = "ann"
+        self.timesteps = timesteps
+        self.surrogate: Surrogate = PiecewiseLinear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations of the layer's inputs."""
+        if self.mode == "ann":
+            return torch.relu(x)
+        x = x if x.dtype == torch.float64 else x.float()
+        steps = x.reshape(self.timesteps, -1, *x.shape[1:])
+        spikes: Tensor = _Fire.apply(  # type: ignore[no-untyped-call]
+            steps, self.v_th.to(x.dtype).clamp(min=V_TH_MIN), self.surrogate
+        )
+        return spikes.reshape(x.shape)
+
+    def extra_repr(self) -> str:
+        """What print(net) shows of this layer."""
+        return f"{self.mode}, v_th={self.v_th.item():.4g}, T={self.timesteps}"
+
+
+def neurons(module: nn.Module) -> list[IF]:
+    """Every IF layer of a module, in order."""
+    return [layer for layer in module.modules() if isinstance(layer, IF)]
+
+
+def configure(
+    module: nn.Module, *, mode: Mode | None = None, timesteps: int | None = None, surrogate: Surrogate | None = None
+) -> None:
+    """Every IF layer of `module` has the given settings; None leaves one as it is."""
+    for layer in neurons(module):
+        layer.mode = layer.mode if mode is None else mode
+        layer.timesteps = layer.timesteps if timesteps is None else timesteps
+        layer.surrogate = layer.surrogate if surrogate is None else surrogate
+
+
+@contextmanager
+def configured(
+    module: nn.Module, *, mode: Mode | None = None, timesteps: int | None = None, surrogate: Surrogate | None = None
+) -> Iterator[None]:
+    """Inside, the IF layers of `module` have the given settings; afterwards their own again, whatever happened."""
+    before = [(layer, layer.mode, layer.timesteps, layer.surrogate) for layer in neurons(module)]
+    configure(module, mode=mode, timesteps=timesteps, surrogate=surrogate)
+    try:
+        yield
+    finally:
+        for layer, own_mode, own_timesteps, own_surrogate in before:
+            layer.mode, layer.timesteps, layer.surrogate = own_mode, own_timesteps, own_surrogate
+
+
+def clamp_thresholds(module: nn.Module) -> None:
+    """Every threshold is at least V_TH_MIN."""
+    with torch.no_grad():
+        for layer in neurons(module):
+            layer.v_th.clamp_(min=V_TH_MIN)
