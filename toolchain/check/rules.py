@@ -1,0 +1,321 @@
+"""The rules: functions whose docstrings are their documentation, each yielding one `Finding` per place it looks at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolchain.check.measure import known, misplaced, synapses
+from toolchain.ir import Readout
+from toolchain.profile import BudgetMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from toolchain.check.measure import Facts, Seen, Wired
+
+STATE_BITS = 24
+"""What the network's semantics (see `ir`) are proven for."""
+_PLACE = "Place the network again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a rule saw in one place; `core` is None where it looked at a layer, a chip or the network.
+
+    remedy is empty where the limit is kept.
+    """
+
+    rule: str
+    resource: str
+    layer: str
+    core: int | None
+    used: int
+    limit: int
+    unit: str
+    remedy: str = ""
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the limit is violated."""
+        return self.used > self.limit
+
+
+def r01_neurons(facts: Facts) -> Iterator[Finding]:
+    """R01 neurons: a core holds at most `core.neurons` neurons times `core.max_fill`; readout neurons count."""
+    cap = facts.cap(facts.profile.core.neurons)
+    for seen in facts.seen:
+        yield _core("R01", "neurons", seen, used=seen.core.n_neurons, limit=cap, unit="neurons")
+
+
+def r02_synaptic_memory(facts: Facts) -> Iterator[Finding]:
+    """R02 synaptic memory: a core's synapses take at most `core.synapse_words` times `core.max_fill`."""
+    cap = facts.cap(facts.profile.core.synapse_words)
+    for seen in facts.seen:
+        remedy = _narrower(facts, seen, cap) if seen.synapse_words > cap else ""
+        yield _core("R02", "synaptic memory", seen, used=seen.synapse_words, limit=cap, unit="words", remedy=remedy)
+
+
+def r03_total_memory(facts: Facts) -> Iterator[Finding]:
+    """R03 total memory: axons, groups, neurons, synapses and axon map of a core together keep to `core.total_words`."""
+    limit = facts.profile.core.total_words
+    if limit is None:
+        return
+    for seen in facts.seen:
+        used = seen.total_words if isinstance(facts.profile.memory, BudgetMemory) else seen.synapse_words
+        yield _core("R03", "total memory", seen, used=used, limit=facts.cap(limit), unit="words")
+
+
+def r04_input_axons(facts: Facts) -> Iterator[Finding]:
+    """R04 input axons: a core listens to at most `core.axons_in`; where that is in words, times `core.max_fill`."""
+    limit = facts.profile.core.axons_in
+    cap = facts.cap(limit, fill=limit.unit == "words")
+    for seen in facts.seen:
+        yield _core("R04", "input axons", seen, used=seen.axons_in, limit=cap, unit=limit.unit)
+
+
+def r05_output_axons(facts: Facts) -> Iterator[Finding]:
+    """R05 output axons: the axons that leave a core take at most `core.axons_out` slots."""
+    limit = facts.profile.core.axons_out
+    if limit is None:
+        return
+    for seen in facts.seen:
+        yield _core("R05", "output axons", seen, used=seen.axons_out, limit=limit.value, unit="slots")
+
+
+def r06_axon_map(facts: Facts) -> Iterator[Finding]:
+    """R06 axon map: a core's axon map takes at most `core.axon_map_words` times `core.max_fill`."""
+    limit = facts.profile.core.axon_map_words
+    if limit is None:
+        return
+    for seen in facts.seen:
+        yield _core("R06", "axon map", seen, used=seen.axon_map_words, limit=facts.cap(limit), unit="words")
+
+
+def r07_synapse_list(facts: Facts) -> Iterator[Finding]:
+    """R07 synapse list: no source axon's list on a core is longer than `core.list_words`."""
+    limit = facts.profile.core.list_words
+    if limit is None:
+        return
+    for seen in facts.seen:
+        yield _core("R07", "synapse list", seen, used=seen.list_words, limit=limit.value, unit="words")
+
+
+def r08_thresholds(facts: Facts) -> Iterator[Finding]:
+    """R08 distinct thresholds: the neurons of a core have at most `core.groups` different thresholds."""
+    limit = facts.profile.core.groups
+    if limit is None:
+        return
+    for seen in facts.seen:
+        remedy = "Export with one threshold a layer."
+        yield _core(
+            "R08", "distinct thresholds", seen, used=seen.groups, limit=limit.value, unit="groups", remedy=remedy
+        )
+
+
+def r09_cores(facts: Facts) -> Iterator[Finding]:
+    """R09 cores: a chip has `chip.cores` cores, and no two shares of a layer sit on the same one."""
+    limit = facts.profile.chip.cores.value
+    for chip, used in sorted(Counter(core.chip for core in facts.mapping.cores).items()):
+        remedy = f"Spread the network over {-(-used // limit)} chips." if used > limit else ""
+        yield Finding(
+            rule="R09",
+            resource="cores",
+            layer=f"chip {chip}",
+            core=None,
+            used=used,
+            limit=limit,
+            unit="cores",
+            remedy=remedy,
+        )
+    for index, used in Counter(core.index for core in facts.mapping.cores).items():
+        if used > 1:
+            yield Finding(
+                rule="R09",
+                resource="shares of a layer",
+                layer="network",
+                core=index,
+                used=used,
+                limit=1,
+                unit="shares",
+                remedy="Place the network again.",
+            )
+
+
+def r10_weight_bits(facts: Facts) -> Iterator[Finding]:
+    """R10 weight bits: no weight is wider than `precision.weight_bits`."""
+    limit = facts.profile.precision.weight_bits.value
+    for wired in facts.wired.values():
+        yield _layer(
+            "R10",
+            "weight",
+            wired,
+            used=wired.layer.weight_bits,
+            limit=limit,
+            unit="bits",
+            remedy=f"Use --weight-bits {limit}.",
+        )
+
+
+def r11_threshold(facts: Facts) -> Iterator[Finding]:
+    """R11 threshold: no neuron's theta is greater than `precision.theta_max`."""
+    limit = facts.profile.precision.theta_max.value
+    for wired in facts.wired.values():
+        if not isinstance(wired.layer, Readout):
+            used = int(wired.layer.neuron.theta.max())
+            yield _layer("R11", "threshold", wired, used=used, limit=limit, unit="weight units", remedy=_again(facts))
+
+
+def r12_bias(facts: Facts) -> Iterator[Finding]:
+    """R12 bias: no neuron's |bias| is greater than `precision.bias_max`."""
+    limit = facts.profile.precision.bias_max.value
+    for wired in facts.wired.values():
+        bias = wired.layer.bias if isinstance(wired.layer, Readout) else wired.layer.neuron.bias
+        yield _layer(
+            "R12", "bias", wired, used=int(np.abs(bias).max()), limit=limit, unit="weight units", remedy=_again(facts)
+        )
+
+
+def r13_messages(facts: Facts) -> Iterator[Finding]:
+    """R13 messages: input messages fit `precision.message_bits`; at 1 bit a chip sends spikes only, no graded input."""
+    limit = facts.profile.precision.message_bits
+    used = facts.network.input.bits
+    name = facts.profile.name
+    remedy = f"{name} sends messages of {limit.value} bits."
+    if limit.value == 1:
+        remedy = f"{name} sends spikes, not numbers; use a profile with graded messages, such as loihi2."
+    yield Finding(
+        rule="R13",
+        resource="graded input messages",
+        layer="input",
+        core=None,
+        used=used,
+        limit=limit.value,
+        unit="bits",
+        remedy=remedy if used > limit.value else "",
+    )
+
+
+def r14_state(facts: Facts) -> Iterator[Finding]:
+    """R14 state: sums, u and v, which the network computes in 24 bits, fit `precision.state_bits`."""
+    limit = facts.profile.precision.state_bits.value
+    yield Finding(
+        rule="R14",
+        resource="neuron state",
+        layer="network",
+        core=None,
+        used=STATE_BITS,
+        limit=limit,
+        unit="bits",
+        remedy="This version computes in 24 bits only." if limit < STATE_BITS else "",
+    )
+
+
+def r15_placement(facts: Facts) -> Iterator[Finding]:
+    """R15 placement: every neuron of every layer sits on exactly one core, and no core holds anything else."""
+    for name, wired in facts.wired.items():
+        cores = [core for core in facts.mapping.cores if core.layer == name]
+        yield _layer(
+            "R15",
+            "neurons not placed once",
+            wired,
+            used=misplaced(wired.shape, cores),
+            limit=0,
+            unit="neurons",
+            remedy=_PLACE,
+        )
+    strangers = sum(core.layer not in facts.wired for core in facts.mapping.cores)
+    yield Finding(
+        rule="R15",
+        resource="cores of unknown layers",
+        layer="network",
+        core=None,
+        used=strangers,
+        limit=0,
+        unit="cores",
+        remedy=_PLACE if strangers else "",
+    )
+
+
+def r16_formats(facts: Facts) -> Iterator[Finding]:
+    """R16 formats: a convolution is stored as shared, a dense layer as dense or sparse."""
+    for wired in facts.wired.values():
+        yield _layer("R16", "unknown format", wired, used=int(not known(wired)), limit=0, unit="formats", remedy=_PLACE)
+
+
+def r17_figures(facts: Facts) -> Iterator[Finding]:
+    """R17 figures: the words, axons and groups a mapping states for a core are what its neurons really need."""
+    names = ("axons_in", "axons_out", "groups", "synapse_words", "axon_map_words")
+    for seen in facts.seen:
+        stated = {name: getattr(seen.core, name) for name in names} | {"axon_mem_words": seen.core.axon_mem_words}
+        needed = {name: getattr(seen, name) for name in names} | {"axon_mem_words": 0}
+        for name, need in needed.items():
+            off = abs(stated[name] - need)
+            remedy = f"The mapping states {stated[name]:,}, the network needs {need:,}. {_PLACE}"
+            yield _core("R17", f"misstated {name}", seen, used=off, limit=0, unit="units", remedy=remedy)
+
+
+RULES = (
+    r01_neurons,
+    r02_synaptic_memory,
+    r03_total_memory,
+    r04_input_axons,
+    r05_output_axons,
+    r06_axon_map,
+    r07_synapse_list,
+    r08_thresholds,
+    r09_cores,
+    r10_weight_bits,
+    r11_threshold,
+    r12_bias,
+    r13_messages,
+    r14_state,
+    r15_placement,
+    r16_formats,
+    r17_figures,
+)
+
+
+def _core(rule: str, resource: str, seen: Seen, *, used: int, limit: int, unit: str, remedy: str = "") -> Finding:
+    name = seen.core.layer
+    if used > limit and not remedy:
+        share = f"at least {-(-used // limit)} cores" if limit else "other cores"
+        remedy = f"Cut this part of {name} into {share}, or use a profile with larger cores."
+    return Finding(
+        rule=rule,
+        resource=resource,
+        layer=name,
+        core=seen.core.index,
+        used=used,
+        limit=limit,
+        unit=unit,
+        remedy=remedy if used > limit else "",
+    )
+
+
+def _layer(rule: str, resource: str, wired: Wired, *, used: int, limit: int, unit: str, remedy: str) -> Finding:
+    return Finding(
+        rule=rule,
+        resource=resource,
+        layer=wired.layer.name,
+        core=None,
+        used=used,
+        limit=limit,
+        unit=unit,
+        remedy=remedy if used > limit else "",
+    )
+
+
+def _again(facts: Facts) -> str:
+    return f"Export again for {facts.profile.name}: the scales are searched within its limits."
+
+
+def _narrower(facts: Facts, seen: Seen, cap: int) -> str:
+    """The widest narrower weights that would fit, as a remedy; empty where none does."""
+    for bits in range(seen.wired.layer.weight_bits - 1, 0, -1):
+        if synapses(facts.profile, seen.wired, seen.core, bits)[0] <= cap:
+            return f"Use --weight-bits {bits}, or a profile with larger cores."
+    return ""

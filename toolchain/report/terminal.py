@@ -1,0 +1,185 @@
+"""The report as tables on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import RenderableType
+
+NOT_KNOWN = "n/a"
+Notes = dict[str, int]
+"""Source -> its number in the list at the end of the report"""
+
+
+def render(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """The report is on the console, stdout by default; what is unknown reads n/a. A section it lacks is left out."""
+    console = console or Console()
+    notes: Notes = {}
+    parts = (_head, _layers, _cores, _memory, _activity, _eq12, _hardware, _accuracy)
+    console.print(Group(*(item for part in parts for item in part(report, notes))))
+    console.print(Group(*_sources(notes), *_assumptions(report)))
+
+
+def _number(value: float | None) -> str:
+    """A number a person can read: thousands set apart, four digits of a fraction."""
+    if value is None:
+        return NOT_KNOWN
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.1%}"
+
+
+def _head(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    model, network, mapping = report["model"], report["network"], report["mapping"]
+    name = model.get("name", "model")
+    yield Text(f"{name} on {report['profile']['name']}", style="bold")
+    yield Text(
+        f"{model['sparsity']:.2%} sparse: {model['n_nonzero_weights']:,} of {model['n_weights']:,} weights; T = {model['T']}; "
+        f"{network['n_neurons']:,} neurons, {network['n_synapses']:,} synapses ({network['n_synapses_netx']:,} in the netx "
+        f"file); {mapping['n_cores']:,} cores on {mapping['n_chips']} chip(s)"
+    )
+    for violation in report["check"]["violations"]:
+        yield Text(f"{violation['layer']}: {violation['resource']} exceeded. {violation['remedy']}", style="red")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    return table
+
+
+def _layers(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    table = _table("Layers", "layer", "kind", "shape", "neurons", "nonzero / weights", "synapses", "bits", "theta")
+    for layer in report["network"]["layers"]:
+        low, high = layer["theta"] or (None, None)
+        table.add_row(
+            layer["name"],
+            layer["kind"] + (f", pool {layer['pool']}" if layer["pool"] > 1 else ""),
+            "x".join(map(str, layer["shape"])),
+            _number(layer["n_neurons"]),
+            f"{layer['n_nonzero_weights']:,} / {layer['n_weights']:,}",
+            _number(layer["n_synapses"]),
+            str(layer["weight_bits"]),
+            "-" if low is None else _number(low) if low == high else f"{low:,} to {high:,}",
+        )
+    yield table
+
+
+def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    table = _table("Cores", "layer", "format", "cores", "tile y x c", "fullest core", "its scarcest resource", "fill")
+    for layer in report["mapping"]["layers"]:
+        worst = layer["worst_core"]
+        table.add_row(
+            layer["name"],
+            layer["format"],
+            _number(layer["n_cores"]),
+            " ".join(map(str, layer["tile"])),
+            NOT_KNOWN if worst is None else str(worst["core"]),
+            NOT_KNOWN
+            if worst is None
+            else f"{worst['resource']} {worst['used']:,} of {worst['limit']:,} {worst['unit']}",
+            NOT_KNOWN if worst is None else _share(worst["fill"]),
+        )
+    yield table
+
+
+def _figures(title: str, figures: Mapping[str, Mapping[str, Any]], notes: Notes) -> Table:
+    """A line a figure: its value, unit, how it is known, and the number of its source."""
+    table = _table(title, "", "value", "unit", "known", "source")
+    for column in table.columns[2:4]:
+        column.justify = "left"
+    for name, entry in figures.items():
+        number = notes.setdefault(entry["source"], len(notes) + 1)
+        known = "" if entry["value"] is None else entry["how"]
+        table.add_row(name.replace("_", " "), _number(entry["value"]), entry["unit"], known, f"({number})")
+    return table
+
+
+def _memory(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
+    yield _figures("Memory", report["memory"], notes)
+
+
+def _activity(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    activity = report["activity"]
+    title = f"Activity: {activity['samples']:,} images on {activity['backend']}"
+    table = _table(
+        title, "layer", "spikes/image", "rate", "neurons never seen to spike", "driven", "wraps", "saturations"
+    )
+    for layer in activity["layers"]:
+        table.add_row(
+            layer["name"],
+            _number(layer["spikes_per_image"]),
+            _share(layer["rate"]),
+            _number(layer["silent_neurons"]),
+            _share(layer["active_share"]),
+            _number(layer["wraps"]),
+            _number(layer["saturations"]),
+        )
+    yield table
+    for key, what in (("silent", "never spikes"), ("always_on", "always spikes")):
+        for name in activity[key]:
+            yield Text(f"{name} {what}: it carries no information", style="yellow")
+
+
+def _eq12(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
+    if "eq12" not in report["energy"]:
+        return
+    eq12 = report["energy"]["eq12"]
+    names = ("additions", "fp32", "int32", "input_macs")
+    yield _figures("Energy, eq. 12: arithmetic only, not hardware energy", {name: eq12[name] for name in names}, notes)
+
+
+def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
+    if "hardware" not in report["energy"]:
+        return
+    hardware = report["energy"]["hardware"]
+    yield _figures(f"Events of {hardware['profile']}", {**hardware["counts"], "steps": hardware["steps"]}, notes)
+    times = {"t step": hardware["t_step"], "latency": hardware["latency"]}
+    totals = {"total, nonzero synapses": hardware["total_low"], "total, stored synapses": hardware["total_high"]}
+    title = f"Energy, modelled for {hardware['profile']}, not measured"
+    yield _figures(title, {**hardware["terms"], **totals, **times}, notes)
+    if hardware["omitted"]:
+        yield Text(
+            f"Omitted, for want of a coefficient: {', '.join(hardware['omitted'])}".replace("_", " "), style="yellow"
+        )
+
+
+def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    accuracy = report["accuracy"]
+    if not accuracy:
+        yield Text("Accuracy: not measured")
+        return
+    if "deployed" in accuracy:
+        found = accuracy["deployed"]
+        yield Text(
+            f"Accuracy of the integer network: {found['accuracy']:.2%}, {found['n_right']:,} of {found['n']:,} images, "
+            f"{found['backend']}"
+        )
+    for stage, metrics in accuracy.get("stages", {}).items():
+        for attack, outcome in metrics.get("validation", {}).items():
+            yield Text(f"Accuracy on validation images after {stage}, attack {attack}: {outcome['accuracy']:.2%}")
+
+
+def _sources(notes: Notes) -> Iterator[RenderableType]:
+    yield Text("Sources", style="bold")
+    for source, number in notes.items():
+        yield Text(f"({number}) {source}")
+
+
+def _assumptions(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text("What the figures rest on", style="bold")
+    for line in report["assumptions"]:
+        yield Text(f"- {line}")
