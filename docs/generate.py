@@ -28,7 +28,7 @@ def commands() -> str:
                 if found:
                     add(found, child, context)
 
-    add(cli.main, "rsnn-deploy", None)
+    add(cli.commands, "rsnn-deploy", None)
     return "\n".join(parts)
 
 
@@ -52,7 +52,9 @@ def recipes() -> str:
 def rules() -> str:
     """Return the reference of the design rules, from the docstrings of the functions that check them."""
     lines = [f"{NOTE}\n# Design rules\n", "What `rsnn-deploy check` checks.\n", "| rule | what it says |", "|---|---|"]
-    lines += [f"| {identity} | {' '.join(text.split())} |" for identity, text in check.documentation()]
+    for rule in check.RULES:
+        title, _, meaning = " ".join((rule.__doc__ or "").split()).partition(": ")
+        lines.append(f"| {title} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

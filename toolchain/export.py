@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from toolchain.errors import ConfigError, FormatError, UnsupportedError
+from toolchain.errors import FormatError, UnsupportedError
 from toolchain.ir import AnyLayer, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
 from toolchain.placement import Core, Mapping
 
@@ -54,9 +53,10 @@ class Deployment:
 def pack(deployment: Deployment) -> bytes:
     """Return the bytes of the netx file. Raises UnsupportedError where stock netx would compute something else."""
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=False) as file:
-        _write_layers(file.create_group("layer"), deployment.network)
-        _write_mapping(file.create_group("mapping"), deployment.mapping)
+    with h5py.File(buffer, "w", libver="v110", track_order=False) as file:  # v110 writes groups in half the bytes
+        for name, array in _layer_arrays(deployment.network).items():
+            file.create_dataset(name, data=array, compression="gzip" if name.endswith("weight") else None)
+        _write_mapping(file.create_group("mapping"), deployment)
         _write_meta(file.create_group("meta"), deployment)
     return buffer.getvalue()
 
@@ -65,23 +65,21 @@ def read(path: Path) -> Deployment:
     """Return what `pack` packed. Raises FormatError for anything else."""
     try:
         with h5py.File(path, "r") as file:
-            meta = json.loads(bytes(_array(file, "meta/json")).decode())
-            if meta["schema"] != SCHEMA:
-                reason = f"schema {meta['schema']} of network.net is not the {SCHEMA} this version reads; export again"
-                raise FormatError(path=str(path), reason=reason)
+            meta = _read_meta(file)
             network = _read_network(file, meta)
-            masks = {
-                layer.name: np.unpackbits(_array(file, f"meta/masks/{layer.name}"), count=layer.weight.size)
-                .astype(bool)
-                .reshape(layer.weight.shape)
-                for layer in network.chain
-            }
-            return Deployment(network=network, mapping=_read_mapping(file), masks=masks, facts=meta["facts"])
+            return Deployment(
+                network=network,
+                mapping=_read_mapping(file, network),
+                masks={layer.name: _read_mask(file, layer) for layer in network.chain},
+                facts=meta["facts"],
+            )
     except FileNotFoundError:
         raise FormatError(path=str(path), reason="no such file; make it with `rsnn-deploy export`") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, ConfigError, zlib.error) as error:
-        reason = f"not a netx file written by rsnn-deploy export ({type(error).__name__}: {error})"
-        raise FormatError(path=str(path), reason=reason) from None
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001  a hostile file can make h5py, numpy and our own constructors raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FormatError(path=str(path), reason=f"not a netx file written by rsnn-deploy export ({what})") from None
 
 
 def spread(layer: AnyLayer, source: Shape) -> Ints:
@@ -107,21 +105,31 @@ def _dilated(layer: Conv) -> Ints:
     return out
 
 
-def _write_layers(group: h5py.Group, network: Network) -> None:
+def _layer_arrays(network: Network) -> dict[str, npt.NDArray[Any]]:
+    """Return every dataset of the group `layer` by its path. Raises UnsupportedError where netx would compute another network."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
     index = 0
 
-    def add(kind: str) -> h5py.Group:
+    def add(kind: str, **fields: npt.ArrayLike) -> None:
         nonlocal index
-        entry = group.create_group(str(index))
         # netx decodes the first element of `type`.
-        entry["type"] = np.array([kind.encode()])
+        for name, value in {"type": [kind.encode()], **fields}.items():
+            arrays[f"layer/{index}/{name}"] = np.asarray(value)
         index += 1
-        return entry
 
-    add("input")["shape"] = np.array(network.input.shape)
+    add("input", shape=network.input.shape)
     flat = False
     for layer, source, shape in network.wired():
-        weight = spread(layer, source)
+        neuron = _readout_neuron(layer) if isinstance(layer, Readout) else layer.neuron
+        weight = spread(layer, source).astype(np.int16)
+        common: dict[str, npt.ArrayLike] = {
+            "weight": weight,
+            "bias": neuron.bias.transpose(),
+            "neuron/type": [b"CUBA"],
+            "neuron/vThMant": neuron.theta - 1,
+            "neuron/iDecay": neuron.i_decay,
+            "neuron/vDecay": neuron.v_decay,
+        }
         if isinstance(layer, Conv):
             if flat:
                 raise UnsupportedError(
@@ -129,27 +137,33 @@ def _write_layers(group: h5py.Group, network: Network) -> None:
                     reason="netx takes no convolution after a dense layer",
                     remedy="Use a dense layer in its place",
                 )
-            entry, q = add("conv"), layer.pool
-            entry["shape"] = np.array(shape)
-            entry["stride"] = np.array(layer.stride) * q
-            entry["padding"] = np.array(layer.padding) * q
-            entry["dilation"] = np.array(layer.dilation if q == 1 else (1, 1))
-            entry["groups"] = layer.groups
+            q = layer.pool
+            geometry: dict[str, npt.NDArray[Any]] = {
+                "stride": np.array(layer.stride) * q,
+                "padding": np.array(layer.padding) * q,
+                "dilation": np.array(layer.dilation if q == 1 else (1, 1)),
+                "groups": np.array(layer.groups),
+            }
+            _check_geometry(layer, {"kernel": np.array(weight.shape[2:]), **geometry})
+            add("conv", shape=shape, **geometry, **common)
         else:
             _check_dense(layer)
             if not flat:
-                add("flatten")["shape"] = np.array([int(np.prod(source))])
-            entry = add("dense")
-            entry["shape"] = np.array([shape[0]])
+                add("flatten", shape=[int(np.prod(source))])
+            add("dense", shape=shape[:1], **common)
             flat = True
-        entry.create_dataset("weight", data=weight.astype(np.int16), compression="gzip")
-        neuron = _readout_neuron(layer) if isinstance(layer, Readout) else layer.neuron
-        entry["bias"] = neuron.bias.transpose()
-        parameters = entry.create_group("neuron")
-        parameters["type"] = np.array([b"CUBA"])
-        parameters["vThMant"] = neuron.theta - 1
-        parameters["iDecay"] = neuron.i_decay
-        parameters["vDecay"] = neuron.v_decay
+    return arrays
+
+
+def _check_geometry(layer: Conv, geometry: dict[str, npt.NDArray[Any]]) -> None:
+    """Refuse what Lava's convolution, which keeps these numbers in 8 bits, would silently change."""
+    for name, values in geometry.items():
+        if values.max() > np.iinfo(np.int8).max:
+            raise UnsupportedError(
+                where=layer.name,
+                reason=f"its {name} is {values.max()} in netx, where Lava allows 127",
+                remedy="Use a smaller pool, kernel or image",
+            )
 
 
 def _readout_neuron(layer: Readout) -> Neuron:
@@ -167,10 +181,11 @@ def _check_dense(layer: Dense | Readout) -> None:
         )
 
 
-def _write_mapping(group: h5py.Group, mapping: Mapping) -> None:
+def _write_mapping(group: h5py.Group, deployment: Deployment) -> None:
+    mapping = deployment.mapping
     facts = {name: getattr(mapping, name) for name in ("profile", "profile_sha256", "formats", "tiles")}
     group["json"] = _text(facts)
-    layers = list(mapping.tiles)
+    layers = [layer.name for layer in deployment.network.chain]
     rows = [
         [layers.index(value) if name == "layer" else value for name, value in _flat_core(core).items()]
         for core in mapping.cores
@@ -186,15 +201,23 @@ def _flat_core(core: Core) -> dict[str, Any]:
     return flat
 
 
-def _read_mapping(file: h5py.File) -> Mapping:
+def _read_mapping(file: h5py.File, network: Network) -> Mapping:
     facts = json.loads(bytes(_array(file, "mapping/json")).decode())
+    layers = [layer.name for layer in network.chain]
+    for name in ("formats", "tiles"):
+        if set(facts[name]) != set(layers):
+            raise ValueError(f"mapping and layer disagree: {name} of {', '.join(facts[name])}")
     facts["tiles"] = {name: tuple(tile) for name, tile in facts["tiles"].items()}
-    layers = list(facts["tiles"])
+    table = _array(file, "mapping/cores")
+    if table.dtype.kind != "i" or not table.size:
+        raise ValueError(f"mapping/cores has type {table.dtype} and shape {table.shape}")
     names = file["mapping/cores"].attrs["columns"].split(",")
     cores = []
-    for row in _array(file, "mapping/cores").tolist():
+    for row in table.tolist():
         flat = dict(zip(names, row, strict=True))
         ranges = {name: (flat.pop(f"{name}_start"), flat.pop(f"{name}_stop")) for name in ("y", "x", "channels")}
+        if not 0 <= flat["layer"] < len(layers):
+            raise ValueError(f"mapping/cores has a core of layer {flat['layer']} of {len(layers)}")
         cores.append(Core(**{**flat, **ranges, "layer": layers[flat["layer"]]}))
     return Mapping(**facts, cores=tuple(cores))
 
@@ -247,65 +270,89 @@ def _array(file: h5py.File, name: str) -> npt.NDArray[Any]:
     return np.asarray(dataset[()])
 
 
+def _read_meta(file: h5py.File) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads(bytes(_array(file, "meta/json")).decode())
+    if meta["schema"] != SCHEMA:
+        reason = f"schema {meta['schema']} of network.net is not the {SCHEMA} this version reads; export again"
+        raise FormatError(path=str(file.filename), reason=reason)
+    if not isinstance(meta["facts"], dict):
+        raise TypeError("meta has no facts")
+    return meta
+
+
+def _read_mask(file: h5py.File, layer: AnyLayer) -> Bools:
+    packed = _array(file, f"meta/masks/{layer.name}")
+    if packed.shape != (-(-layer.weight.size // 8),):
+        raise ValueError(f"the mask of {layer.name} has {packed.size:,} bytes for {layer.weight.size:,} weights")
+    mask = np.unpackbits(packed, count=layer.weight.size).astype(bool).reshape(layer.weight.shape)
+    if layer.weight[~mask].any():
+        raise ValueError(f"{layer.name} has weights outside its mask")
+    return mask
+
+
 def _read_network(file: h5py.File, meta: dict[str, Any]) -> Network:
-    described = iter(meta["layers"])
+    described, facts = meta["layers"], meta["input"]
+    kinds = [bytes(_array(file, f"layer/{index}/type")[0]).decode() for index in range(len(file["layer"]))]
+    groups = [f"layer/{index}" for index, kind in enumerate(kinds) if kind in {"conv", "dense"}]
     layers: list[AnyLayer] = []
-    source: Shape = tuple(meta["input"]["shape"])
-    if _array(file, "layer/0/shape").tolist() != list(source):
-        raise ValueError("layer/0/shape and meta disagree")
-    for index in range(1, len(file["layer"])):
-        at = f"layer/{index}"
-        kind = bytes(_array(file, f"{at}/type").reshape(-1)[0]).decode()
-        if kind == "flatten":
-            continue
-        layer = _read_layer(file, at, next(described), kind, source)
-        layers.append(layer)
-        source = layer.output_shape(source)
+    source: Shape = tuple(facts["shape"])
+    for at, about in zip(groups, described, strict=True):
+        layers.append(_read_layer(file, at, about, source))
+        source = layers[-1].output_shape(source)
     *hidden, readout = layers
-    if next(described, None) or not isinstance(readout, Readout):
-        raise ValueError("layer and meta disagree")
-    return Network(
-        input=Input(
-            shape=tuple(meta["input"]["shape"]), offset=np.array(meta["input"]["offset"]), bits=meta["input"]["bits"]
-        ),
+    if not isinstance(readout, Readout) or any(isinstance(layer, Readout) for layer in hidden):
+        raise ValueError("the readout is not the last layer")
+    network = Network(
+        input=Input(shape=tuple(facts["shape"]), offset=np.array(facts["offset"]), bits=facts["bits"]),
         layers=tuple(layer for layer in hidden if isinstance(layer, Layer)),
         readout=readout,
         timesteps=meta["timesteps"],
     )
+    _compare(file, _layer_arrays(network))
+    return network
 
 
-def _read_layer(file: h5py.File, at: str, described: dict[str, Any], kind: str, source: Shape) -> AnyLayer:
+def _compare(file: h5py.File, expected: dict[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError unless the group `layer`, all of which stock netx reads, is what `pack` writes for the network."""
+    members: dict[str, set[str]] = {}
+    for path in expected:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            members.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
+    for group, names in members.items():
+        if set(file[group]) != names:
+            raise ValueError(f"{group} holds {', '.join(sorted(file[group]))}")
+    for path, array in expected.items():
+        if not np.array_equal(_array(file, path), array):
+            raise ValueError(f"{path} is not what meta describes")
+
+
+def _read_layer(file: h5py.File, at: str, about: dict[str, Any], source: Shape) -> AnyLayer:
     weight, bias = _array(file, f"{at}/weight"), _array(file, f"{at}/bias").transpose()
-    common = {name: described[name] for name in ("name", "pool", "weight_bits")}
-    q = described["pool"]
+    common = {name: about[name] for name in ("name", "pool", "weight_bits")}
+    q = about["pool"]
     neuron = Neuron(
         theta=_array(file, f"{at}/neuron/vThMant") + 1,
         bias=bias,
         i_decay=int(_array(file, f"{at}/neuron/iDecay")),
         v_decay=int(_array(file, f"{at}/neuron/vDecay")),
     )
-    layer: AnyLayer
-    if kind == "conv" and described["kind"] == "conv":
+    if about["kind"] == "conv":
+        if not 1 <= q <= min(weight.shape[2:]):
+            raise ValueError(f"{at}/weight of shape {weight.shape} is not spread over a {q}x{q} pool")
         stride, padding = (tuple((_array(file, f"{at}/{name}") // q).tolist()) for name in ("stride", "padding"))
-        dy, dx = described["dilation"]
-        kept = weight if q == 1 else weight[:, :, :: q * dy, :: q * dx]
-        layer = Conv(
+        dy, dx = about["dilation"]
+        return Conv(
             **common,
-            weight=kept,
+            weight=weight if q == 1 else weight[:, :, :: q * dy, :: q * dx],
             neuron=neuron,
             stride=stride,
             padding=padding,
             dilation=(dy, dx),
             groups=int(_array(file, f"{at}/groups")),
         )
-    else:
-        channels, height, width = source
-        cells = weight.reshape(len(weight), channels, height, width)[:, :, ::q, ::q].reshape(len(weight), -1)
-        layer = (
-            Readout(**common, weight=cells, bias=bias)
-            if described["kind"] == "readout"
-            else Dense(**common, weight=cells, neuron=neuron)
-        )
-    if not np.array_equal(spread(layer, source), weight):
-        raise ValueError(f"{at}: the kernel is not the spread of a {q}x{q} pool that meta describes")
-    return layer
+    channels, height, width = source
+    cells = weight.reshape(len(weight), channels, height, width)[:, :, ::q, ::q].reshape(len(weight), -1)
+    if about["kind"] == "readout":
+        return Readout(**common, weight=cells, bias=bias)
+    return Dense(**common, weight=cells, neuron=neuron)

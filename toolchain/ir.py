@@ -7,7 +7,7 @@ a network Lava's fixed-point processes can run.
 One step of a layer, for the spikes (or, in the first layer, messages) ``s`` of the same step's layer before::
 
     a = W * sum_pool(s, pool)                            int24 (convolutions wrap; see `emulate.reference`)
-    u = trunc(u * (4096 - i_decay) / 4096) + 64 * a      wraps once beyond 2^23
+    u = trunc(u * (4096 - i_decay) / 4096) + 64 * a      int32, then wraps once beyond 2^23
     v = clip(trunc(v * (4096 - v_decay) / 4096) + u + 64 * bias, +-(2^23 - 1))
     o = v > 64 * (theta - 1);   v = 0 where o            for an integrate-and-fire neuron: o = [v / 64 >= theta]
 
@@ -57,7 +57,11 @@ def _ints(value: Any, name: str, shapes: tuple[tuple[int, ...], ...], low: int, 
 
 
 def _positive(where: str, **values: int) -> None:
-    faults = tuple(f"{name}: expected a positive integer, got {value!r}" for name, value in values.items() if value < 1)
+    faults = tuple(
+        f"{name}: expected a positive integer, got {value!r}"
+        for name, value in values.items()
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1
+    )
     if faults:
         raise ConfigError(where=where, faults=faults)
 
@@ -231,6 +235,8 @@ AnyLayer = Conv | Dense | Readout
 
 
 def _check_layer(layer: AnyLayer, *, dimensions: int) -> None:
+    if not isinstance(layer.name, str) or not layer.name or "/" in layer.name:
+        raise ConfigError(where="layer", faults=(f"name: expected characters other than '/', got {layer.name!r}",))
     _positive(layer.name, pool=layer.pool)
     if not 1 <= layer.weight_bits <= WEIGHT_BITS_MAX:
         fault = f"weight_bits: expected 1 to {WEIGHT_BITS_MAX}, got {layer.weight_bits}"

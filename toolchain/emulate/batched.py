@@ -86,9 +86,9 @@ class Emulator:
         steps, samples = self.network.timesteps, len(messages)
         counts, spikes, tallies = [], [], []
         signal = messages.to(self.device)
-        for ready, shape in zip(self._layers, self.network.shapes, strict=True):
+        for index, (ready, shape) in enumerate(zip(self._layers, self.network.shapes, strict=True)):
             # Time is the outer axis. The first layer sees the same messages at every step, so it computes them once.
-            drive = ready.synapses(signal).reshape(-1, samples, *shape)
+            drive = ready.synapses(signal).reshape(steps if index else 1, samples, *shape)
             if isinstance(ready.layer, Readout):
                 break
             out, tally = _neurons(ready.layer.neuron, drive, steps, ready.bound)
@@ -216,7 +216,8 @@ def _neurons(neuron: Neuron, drive: Tensor, steps: int, bound: int) -> tuple[Ten
     return spikes, [active, wraps, saturations]
 
 
-def _wrapped(current: Tensor) -> Tensor:
+def _wrapped(exact: Tensor) -> Tensor:
+    current = exact.to(torch.int32).to(exact.dtype)  # Lava adds in 32 bit
     u = torch.where(current > LIMIT, current - 2 * LIMIT, current)
     return torch.where(u <= -LIMIT, current + 2 * LIMIT, u)
 

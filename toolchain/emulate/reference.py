@@ -44,17 +44,17 @@ def synapses(layer: AnyLayer, signal: Ints) -> Ints:
     (n, channels, height, width), q = signal.shape, layer.pool
     pooled = signal.reshape(n, channels, height // q, q, width // q, q).sum(axis=(3, 5))
     if not isinstance(layer, Conv):
-        return np.asarray(pooled.reshape(n, -1) @ layer.weight.T.astype(np.int64))[:, :, None, None]
+        return np.asarray(pooled.reshape(n, layer.weight.shape[1]) @ layer.weight.T.astype(np.int64))[:, :, None, None]
     _, rows, columns = layer.output_shape((channels, height, width))
     (sy, sx), (py, px), (dy, dx) = layer.stride, layer.padding, layer.dilation
     padded = np.pad(pooled, ((0, 0), (0, 0), (py, py), (px, px)))
-    grouped = padded.reshape(n, layer.groups, -1, *padded.shape[2:])
+    grouped = padded.reshape(n, layer.groups, channels // layer.groups, *padded.shape[2:])
     weight = layer.weight.astype(np.int64).reshape(layer.groups, -1, *layer.weight.shape[1:])
     total = np.zeros((n, *weight.shape[:2], rows, columns), dtype=np.int64)
     for i, j in np.ndindex(*layer.weight.shape[2:]):
         window = grouped[..., i * dy :: sy, j * dx :: sx][..., :rows, :columns]
         total += np.einsum("goc,ngcyx->ngoyx", weight[..., i, j], window)
-    return (total.reshape(n, -1, rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
+    return (total.reshape(n, len(layer.weight), rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
 
 
 def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:

@@ -1,0 +1,397 @@
+"""The second half of the main path: a trained model becomes a folder that runs on Lava, proven to be what was trained.
+
+`export` fills the folder, `open_folder` reads it back and trusts nothing in it, `simulate` and `verify` run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from toolchain import __version__, check, mapping, report, simulate, store
+from toolchain import export as netx
+from toolchain import profile as profiles
+from toolchain.errors import FormatError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from toolchain.data import Data
+    from toolchain.ir import Network
+    from toolchain.profile import HardwareProfile
+    from toolchain.quantize import Quantized
+    from toolchain.store import Model
+    from toolchain.trace import Trace
+
+    Images = npt.NDArray[np.uint8]
+    Progress = Callable[[int], None]
+
+SCHEMA = 1
+CALIBRATION_IMAGES = 256
+"""Training images the scales are chosen on."""
+REPORT_IMAGES = 1000
+"""Test images, at most, that accuracy and activity in a report are measured on."""
+_FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to deploy a model. profile: shipped name or file; samples: test images put beside the network."""
+
+    profile: str
+    weight_bits: int = 8
+    theta: Literal["layer", "channel"] = "layer"
+    max_chips: int = 1
+    samples: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """An exported folder, read back. Shapes: images uint8 (S, C, H, W), labels (S,), logits int64 (S, classes)."""
+
+    path: Path
+    deployment: netx.Deployment
+    images: Images
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.int64]
+
+
+def quantized(model: Model, data: Data, settings: Settings, profile: HardwareProfile) -> Quantized:
+    """Return the integer network of a spiking model, its scales chosen on training images. Raises UnsupportedError."""
+    from toolchain import emulate, nets, quantize
+
+    net = nets.restore(model)
+    if net.mode != "snn":
+        raise UnsupportedError(
+            where=model.path, reason=f"stage {model.stage} has no spikes yet", remedy="Run the recipe until convert"
+        )
+    precision = profile.precision
+    return quantize.quantize(
+        net,
+        timesteps=model.timesteps,
+        masks={name.removesuffix(".weight"): mask.numpy() for name, mask in model.mask.items()},
+        images=data.train.images[:CALIBRATION_IMAGES],
+        run=emulate.run,
+        limits=quantize.Limits(
+            weight_bits=precision.weight_bits.value,
+            bias_max=precision.bias_max.value,
+            theta_max=precision.theta_max.value,
+        ),
+        weight_bits=settings.weight_bits,
+        theta=settings.theta,
+    )
+
+
+def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[str], None]) -> dict[str, Any]:
+    """The folder `out` holds the deployed model; returns its report.
+
+    Whatever fails, the files that were there stay. Raises CapacityError, RangeError, UnsupportedError, FormatError.
+    """
+    from toolchain import data as datasets
+    from toolchain import emulate
+
+    profile = profiles.load(settings.profile)
+    model = store.load(model_path)
+    data = _data(model)
+    log(f"quantize to {settings.weight_bits} bits on {min(CALIBRATION_IMAGES, len(data.train.images))} training images")
+    made = quantized(model, data, settings, profile)
+    placed = mapping.place(made.network, profile, max_chips=settings.max_chips)
+    for error in check.check(made.network, placed, profile).errors():
+        raise error
+    test = datasets.load_test(model.data_source, layout=model.recipe.data.layout).first(
+        max(REPORT_IMAGES, settings.samples)
+    )
+    images, labels = test.images, test.labels
+    log(f"emulate {len(images)} test images")
+    trace = emulate.run(made.network, images)
+    facts: dict[str, Any] = {
+        "model": _model_facts(model, made, store.sha256(model_path)),
+        "profile": {"name": profile.name, "sha256": profile.sha256},
+        "quantization": {name: dataclasses.asdict(fact) for name, fact in made.facts.items()},
+        "version": __version__,
+    }
+    deployment = netx.Deployment(network=made.network, mapping=placed, masks=made.masks, facts=facts)
+    content = {
+        "network.net": netx.pack(deployment),
+        "samples.npz": _samples(deployment, images, labels, trace, settings.samples),
+        "run_lava.py": Path(__file__).with_name("run_lava.py").read_bytes(),
+        "mapping.json": _json(dataclasses.asdict(placed)),
+    }
+    made_report = _report(deployment, profile, trace, labels, stored_bytes=len(content["network.net"]), model=model)
+    content["report.json"] = _json(made_report)
+    manifest = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "settings": dataclasses.asdict(settings),
+        "model_sha256": facts["model"]["sha256"],
+        "profile_sha256": profile.sha256,
+        "files": {name: hashlib.sha256(content[name]).hexdigest() for name in _FILES},
+    }
+    # The manifest goes last: a folder half replaced does not match it.
+    store.write_files(out, {**content, "manifest.json": _json(manifest)})
+    return made_report
+
+
+def _data(model: Model) -> Data:
+    """Return the training images of a model's own data set. Raises FormatError where the data set has changed."""
+    from toolchain import data as datasets
+
+    settings = model.recipe.data
+    data = datasets.load(model.data_source, layout=settings.layout, validation=settings.validation)
+    if data.sha256 != model.data_sha256:
+        reason = "its data set is not the one the model was trained on, so its test images may be training images"
+        raise FormatError(path=model.data_source, reason=reason)
+    return data
+
+
+def open_folder(path: Path) -> Folder:
+    """Return an exported folder whose files are those of its manifest. Raises FormatError."""
+    _check_manifest(path)
+    deployment = netx.read(path / "network.net")
+    return Folder(path=path, deployment=deployment, **_read_samples(path / "samples.npz", deployment.network))
+
+
+def _read_samples(path: Path, network: Network) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("images", "labels", "logits")}
+    except Exception as error:  # noqa: BLE001  a hostile file can make numpy and zipfile raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FormatError(path=str(path), reason=f"not the samples of an export ({what})") from None
+    n_samples = len(arrays["images"]) if arrays["images"].ndim else 0
+    expected = {
+        "images": ("uint8", (n_samples, *network.input.shape)),
+        "labels": ("int64", (n_samples,)),
+        "logits": ("int64", (n_samples, len(network.readout.weight))),
+    }
+    for name, array in arrays.items():
+        if not n_samples or (array.dtype.name, array.shape) != expected[name]:
+            reason = f"not the samples of this network: {name} has type {array.dtype} and shape {array.shape}"
+            raise FormatError(path=str(path), reason=reason)
+    return arrays
+
+
+def read_report(path: Path, *, energy: str = "all") -> dict[str, Any]:
+    """Return the report of an exported folder, with `all` energy models or one. Raises FormatError."""
+    _check_manifest(path)
+    file = path / "report.json"
+    try:
+        made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        schema, models = made["schema"], made["energy"]
+    except (ValueError, KeyError, TypeError):
+        raise FormatError(path=str(file), reason="not a report; export again") from None
+    if schema != report.SCHEMA:
+        reason = f"schema {schema} is not the {report.SCHEMA} this version reads; export again"
+        raise FormatError(path=str(file), reason=reason)
+    if energy == "all":
+        return made
+    return {**made, "energy": {energy: models[energy]}}
+
+
+def check_limits(target: str, settings: Settings) -> dict[str, Any]:
+    """Return what a model file, or the network of an exported folder, uses of a profile's limits.
+
+    Raises CapacityError where the network cannot even be placed.
+    """
+    from toolchain import resources
+
+    profile = profiles.load(settings.profile)
+    if Path(target).is_dir():
+        network = open_folder(Path(target)).deployment.network
+    else:
+        model = store.load(resources.model_path(target))
+        network = quantized(model, _data(model), settings, profile).network
+    placed = mapping.place(network, profile, max_chips=settings.max_chips)
+    verdict = check.check(network, placed, profile)
+    return {
+        **verdict.to_dict(),
+        "fits": not verdict.violations,
+        "sentences": [str(error) for error in verdict.errors()],
+        "n_cores": len(placed.cores),
+        "n_chips": placed.n_chips,
+    }
+
+
+def run_samples(
+    folder: Folder,
+    *,
+    backend: str,
+    samples: int | None,
+    kernels: str,
+    progress: Progress | None = None,
+    session: simulate.Session | None = None,
+) -> Trace:
+    """Return what the first `samples` of a folder do on the emulator or on Lava, every spike recorded.
+
+    session: a running Lava; by default one is started and ended.
+    """
+    from toolchain import emulate
+
+    images = folder.images[: _enough(folder, samples)]
+    network = folder.deployment.network
+    if backend == "emulator":
+        return emulate.Emulator(network).run(images, record=True, progress=progress)
+    with nullcontext(session) if session else simulate.Session() as lava:
+        return lava.run(
+            folder.path / "network.net",
+            network.input.encode(images),
+            timesteps=network.timesteps,
+            kernels="fast" if kernels == "fast" else "stock",
+            layers=[layer.name for layer in network.layers],
+            progress=progress,
+        )
+
+
+def simulate_folder(
+    path: Path, *, backend: str, samples: int | None, kernels: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Return classes and logits of the samples of an exported folder."""
+    folder = open_folder(path)
+    trace = run_samples(folder, backend=backend, samples=samples, kernels=kernels, progress=progress)
+    labels = folder.labels[: trace.n_samples]
+    return {
+        "backend": trace.backend,
+        "samples": trace.n_samples,
+        "correct": int((trace.classes() == labels).sum()),
+        "labels": labels.tolist(),
+        "classes": trace.classes().tolist(),
+        "logits": trace.logits.tolist(),
+        "layers": [
+            {"name": name, "spikes": int(counts.sum())} for name, counts in zip(trace.layers, trace.counts, strict=True)
+        ],
+    }
+
+
+def verify(
+    path: Path,
+    *,
+    samples: int | None = None,
+    kernels: str = "stock",
+    allow_silent: bool = False,
+    progress: Progress | None = None,
+    session: simulate.Session | None = None,
+) -> dict[str, Any]:
+    """Return the comparison of the emulator with Lava in every layer, step and neuron of an exported folder."""
+    folder = open_folder(path)
+    lava = run_samples(folder, backend="lava", samples=samples, kernels=kernels, progress=progress, session=session)
+    emulated = run_samples(folder, backend="emulator", samples=samples, kernels=kernels)
+    return compare(emulated, lava, kernels=kernels, allow_silent=allow_silent, expected=folder.logits)
+
+
+def compare(
+    emulated: Trace, lava: Trace, *, kernels: str, allow_silent: bool, expected: npt.NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Return where two recorded traces differ, and whether that, or a layer that never or always spikes, is a failure."""
+    layers: list[dict[str, Any]] = []
+    for name, ours, theirs in zip(emulated.layers, emulated.spikes or (), lava.spikes or (), strict=True):
+        mismatches = int(np.count_nonzero(ours != theirs)) if ours.shape == theirs.shape else int(ours.size)
+        layers.append({"name": name, "spikes": int(ours.sum()), "rate": float(ours.mean()), "mismatches": mismatches})
+    logits_identical = bool(np.array_equal(emulated.logits, lava.logits))
+    if expected is not None:
+        logits_identical &= bool(np.array_equal(emulated.logits, expected[: emulated.n_samples]))
+    differing = [layer["name"] for layer in layers if layer["mismatches"]]
+    extreme = [layer["name"] for layer in layers if layer["rate"] in {0.0, 1.0}]
+    reason = ""
+    if differing:
+        reason = f"spikes differ, first in layer {differing[0]}"
+    elif not logits_identical:
+        reason = "logits differ"
+    elif extreme and not allow_silent:
+        reason = f"never or always spiking: {', '.join(extreme)}. Identical, but nothing to compare; --allow-silent accepts it"
+    identical = logits_identical and not differing
+    return {
+        "identical": identical,
+        "passed": not reason,
+        "reason": reason,
+        "samples": emulated.n_samples,
+        "kernels": kernels,
+        "backends": [emulated.backend, lava.backend],
+        "logits_identical": logits_identical,
+        "layers": layers,
+    }
+
+
+def _enough(folder: Folder, samples: int | None) -> int:
+    held = len(folder.images)
+    if samples is not None and samples > held:
+        reason = f"it holds {held} samples, not {samples}; export again with --samples {samples}"
+        raise FormatError(path=str(folder.path), reason=reason)
+    return samples or held
+
+
+def _check_manifest(path: Path) -> None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        schema, hashes = manifest["schema"], manifest["files"]
+        if schema != SCHEMA:
+            reason = f"schema {schema} is not the {SCHEMA} this version reads; export again"
+            raise FormatError(path=str(path), reason=reason)
+        for name in _FILES:
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != hashes[name]:
+                raise FormatError(path=str(path / name), reason="not the file that was exported; export again")
+    except OSError as error:
+        reason = f"not an exported folder: {Path(error.filename or path).name} is missing or unreadable"
+        raise FormatError(path=str(path), reason=reason) from None
+    except (ValueError, KeyError, TypeError):
+        raise FormatError(path=str(path / "manifest.json"), reason="not a manifest; export again") from None
+
+
+def _samples(deployment: netx.Deployment, images: Images, labels: Any, trace: Trace, count: int) -> bytes:
+    if count > len(images):
+        reason = f"{count} samples asked for, the test set gives {len(images)}; use --samples {len(images)} or fewer"
+        raise FormatError(path="test set", reason=reason)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=images[:count],
+        messages=deployment.network.input.encode(images[:count]).astype(np.int16),
+        labels=labels[:count].astype(np.int64),
+        logits=trace.logits[:count],
+    )
+    return buffer.getvalue()
+
+
+def _model_facts(model: Model, made: Quantized, sha256: str) -> dict[str, Any]:
+    n_weights = sum(mask.size for mask in made.masks.values())
+    kept = sum(int(mask.sum()) for mask in made.masks.values())
+    return {
+        "name": model.recipe.name,
+        "sha256": sha256,
+        "sparsity": 1 - kept / n_weights,
+        "n_weights": n_weights,
+        "n_nonzero_weights": kept,
+        "T": made.network.timesteps,
+    }
+
+
+def _report(
+    deployment: netx.Deployment,
+    profile: HardwareProfile,
+    trace: Trace,
+    labels: Any,
+    *,
+    stored_bytes: int,
+    model: Model,
+) -> dict[str, Any]:
+    return report.build(
+        deployment=deployment,
+        profile=profile,
+        trace=trace,
+        labels=labels,
+        stored_bytes=stored_bytes,
+        metrics=model.metrics,
+    )
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
