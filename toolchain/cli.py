@@ -82,7 +82,7 @@ def commands() -> None:
 )
 @_json
 def demo(out: Path, samples: int, as_json: bool) -> None:
-    """Do the main job on a shipped model: export, verify on Lava, report.
+    """Export a shipped model, prove it on Lava, report.
 
     Exports digits-cnn for loihi2, runs it on Lava, compares every spike with the emulator, and prints the report. Offline;
     needs Lava, so Python 3.10.
@@ -268,9 +268,9 @@ def report(folder: Path, energy: str, as_json: bool) -> None:
 @click.option("--data", metavar="DATA", help="Another data set: digits, or an .npz file.")
 @_json
 def evaluate(model: str, attack: str, eps: str | None, samples: int | None, data: str | None, as_json: bool) -> None:
-    """Measure clean and robust accuracy of the float MODEL on test images.
+    """Measure clean and robust test accuracy.
 
-    MODEL is a shipped name or a .pt file.
+    MODEL is a shipped name or a .pt file; what is measured is its float network, before quantization.
     """
     from toolchain import evaluate as evaluation
     from toolchain import resources

@@ -127,7 +127,16 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         "run_lava.py": Path(__file__).with_name("run_lava.py").read_bytes(),
         "mapping.json": _json(dataclasses.asdict(placed)),
     }
-    made_report = _report(deployment, profile, trace, labels, stored_bytes=len(content["network.net"]), model=model)
+    sent = np.count_nonzero(made.network.input.encode(images), axis=0) * made.network.timesteps / len(images)
+    made_report = report.build(
+        deployment=deployment,
+        profile=profile,
+        trace=trace,
+        labels=labels,
+        stored_bytes=len(content["network.net"]),
+        metrics=model.metrics,
+        messages=sent,
+    )
     content["report.json"] = _json(made_report)
     manifest = {
         "schema": SCHEMA,
@@ -372,25 +381,6 @@ def _model_facts(model: Model, made: Quantized, sha256: str) -> dict[str, Any]:
         "n_nonzero_weights": kept,
         "T": made.network.timesteps,
     }
-
-
-def _report(
-    deployment: netx.Deployment,
-    profile: HardwareProfile,
-    trace: Trace,
-    labels: Any,
-    *,
-    stored_bytes: int,
-    model: Model,
-) -> dict[str, Any]:
-    return report.build(
-        deployment=deployment,
-        profile=profile,
-        trace=trace,
-        labels=labels,
-        stored_bytes=stored_bytes,
-        metrics=model.metrics,
-    )
 
 
 def _json(value: object) -> bytes:

@@ -236,17 +236,22 @@ def _accuracy(trace: Trace, labels: npt.NDArray[np.int64] | None, metrics: Mappi
     return accuracy
 
 
-def _assumptions(profile: HardwareProfile) -> list[str]:
-    """What the figures rest on."""
-    lines = [
+def _assumptions(profile: HardwareProfile) -> list[dict[str, Any]]:
+    """What the figures rest on: statements of this project, then the profile's numbers that nobody published as such.
+
+    The numbers of one status and source stand together.
+    """
+    project = [
         "No figure was measured on a chip by this project; spikes come from the backend named in activity.",
         "eq. 12 counts additions of the trained network; it is not hardware energy.",
-        "Input messages are sent in every step; a pool's neurons address one input axon of their cell.",
+        "A pool's neurons address one input axon of their cell.",
         "A neuron-step counts as active where its drive is not zero; readout neurons always.",
     ]
-    lines += [
-        f"{path} = {quantity.value:,}{'' if quantity.unit == '1' else f' {quantity.unit}'} [{quantity.status}]: {quantity.source}"
-        for path, quantity, _ in profile_quantities(profile)
-        if quantity.status in {"assumed", "fitted"}
+    numbers: dict[tuple[str, str], dict[str, Any]] = {}
+    for path, quantity, _ in profile_quantities(profile):
+        if quantity.status in {"assumed", "fitted"}:
+            numbers.setdefault((quantity.status, quantity.source), {})[path] = quantity.value
+    return [
+        *({"statement": line, "status": "assumed", "source": "this project"} for line in project),
+        *({"numbers": found, "status": status, "source": source} for (status, source), found in numbers.items()),
     ]
-    return lines

@@ -147,14 +147,19 @@ def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableTyp
         return
     hardware = report["energy"]["hardware"]
     yield _figures(f"Events of {hardware['profile']}", {**hardware["counts"], "steps": hardware["steps"]}, notes)
+    if hardware["total_low"]["value"] is None:
+        missing = ", ".join(hardware["omitted"]).replace("_", " ")
+        yield Text(
+            f"Energy of {hardware['profile']}: {NOT_KNOWN}. Not published, so left out: {missing}", style="yellow"
+        )
+        return
     times = {"t step": hardware["t_step"], "latency": hardware["latency"]}
     totals = {"total, nonzero synapses": hardware["total_low"], "total, stored synapses": hardware["total_high"]}
     title = f"Energy, modelled for {hardware['profile']}, not measured"
     yield _figures(title, {**hardware["terms"], **totals, **times}, notes)
     if hardware["omitted"]:
-        yield Text(
-            f"Omitted, for want of a coefficient: {', '.join(hardware['omitted'])}".replace("_", " "), style="yellow"
-        )
+        missing = ", ".join(hardware["omitted"]).replace("_", " ")
+        yield Text(f"Left out, for want of a coefficient: {missing}", style="yellow")
 
 
 def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
@@ -162,15 +167,15 @@ def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
     if not accuracy:
         yield Text("Accuracy: not measured")
         return
+    table = _table("Accuracy", "network", "images", "clean", "under PGD")
+    for stage, metrics in accuracy.get("stages", {}).items():
+        outcomes = metrics.get("validation", {})
+        clean, robust = (_share(outcomes.get(name, {}).get("accuracy")) for name in ("none", "pgd-ens"))
+        table.add_row(f"after {stage}", "validation", clean, robust)
     if "deployed" in accuracy:
         found = accuracy["deployed"]
-        yield Text(
-            f"Accuracy of the integer network: {found['accuracy']:.2%}, {found['n_right']:,} of {found['n']:,} images, "
-            f"{found['backend']}"
-        )
-    for stage, metrics in accuracy.get("stages", {}).items():
-        for attack, outcome in metrics.get("validation", {}).items():
-            yield Text(f"Accuracy on validation images after {stage}, attack {attack}: {outcome['accuracy']:.2%}")
+        table.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", _share(found["accuracy"]), NOT_KNOWN)
+    yield table
 
 
 def _sources(notes: Notes) -> Iterator[RenderableType]:
@@ -181,5 +186,8 @@ def _sources(notes: Notes) -> Iterator[RenderableType]:
 
 def _assumptions(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text("What the figures rest on", style="bold")
-    for line in report["assumptions"]:
-        yield Text(f"- {line}")
+    for entry in report["assumptions"]:
+        if "statement" in entry:
+            yield Text(f"- {entry['statement']}")
+        else:
+            yield Text(f"- {entry['status']}: {', '.join(entry['numbers'])} ({entry['source']})")

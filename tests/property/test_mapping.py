@@ -1,0 +1,128 @@
+"""Laws of placements, for random networks on random chips: none violates a limit, whatever the chip's size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from hardware import LOIHI1, LOIHI2, limited
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from networks import cases
+
+from toolchain import counts, mapping
+from toolchain.check import check
+from toolchain.errors import CapacityError
+
+PRECISION = {"R10", "R11", "R12", "R13", "R14"}
+"""What a placement can do nothing about."""
+
+TIGHT = {
+    "neurons": (1, 40),
+    "synapse_words": (1, 300),
+    "axons_in": (1, 300),
+    "axons_out": (1, 300),
+    "axon_map_words": (1, 300),
+    "total_words": (1, 600),
+    "list_words": (1, 20),
+    "groups": (1, 8),
+}
+LIMITS = {
+    "R01": "neurons",
+    "R02": "synapse_words",
+    "R03": "total_words",
+    "R04": "axons_in",
+    "R05": "axons_out",
+    "R06": "axon_map_words",
+    "R07": "list_words",
+    "R08": "groups",
+}
+"""Rule -> the limit it holds."""
+EXPECTED = settings(max_examples=40, deadline=None)
+
+
+@st.composite
+def chips(draw):
+    """A shipped chip, some of its limits cut to a size that small networks meet."""
+    chip = draw(st.sampled_from([LOIHI1, LOIHI2]))
+    limits = {
+        name: draw(st.integers(*span))
+        for name, span in TIGHT.items()
+        if getattr(chip.core, name) is not None and draw(st.booleans())
+    }
+    return limited(chip, max_fill=draw(st.sampled_from([1.0, 0.9, 0.7])), cores=draw(st.integers(2, 200)), **limits)
+
+
+def violations(network, placed, chip):
+    return [finding for finding in check(network, placed, chip).violations if finding.rule not in PRECISION]
+
+
+def place(network, chip):
+    """A placement on as many chips as it takes, or None where no core can hold a layer."""
+    try:
+        return mapping.place(network, chip, max_chips=100_000)
+    except CapacityError as error:
+        refused = error
+    assert refused.used > refused.limit
+    assert refused.remedy
+    return None
+
+
+@given(case=cases(), chip=chips())
+@EXPECTED
+def test_no_placement_violates_a_limit_and_its_figures_are_those_of_the_check(case, chip):
+    placed = place(case.network, chip)
+    assume(placed)
+    assert violations(case.network, placed, chip) == []
+
+
+@given(case=cases(), chip=chips())
+@EXPECTED
+def test_every_neuron_sits_on_exactly_one_core(case, chip):
+    placed = place(case.network, chip)
+    assume(placed)
+    for layer, shape in zip(case.network.chain, case.network.shapes, strict=True):
+        times = np.zeros(shape, dtype=int)
+        for core in placed.cores:
+            if core.layer == layer.name:
+                times[slice(*core.channels), slice(*core.y), slice(*core.x)] += 1
+        assert (times == 1).all()
+
+
+@given(case=cases(), chip=st.sampled_from([LOIHI1, LOIHI2]), data=st.data())
+@EXPECTED
+def test_one_unit_less_than_the_fullest_core_uses_is_kept_or_refused(case, chip, data):
+    chip = limited(chip, max_fill=1.0)
+    use = data.draw(
+        st.sampled_from(
+            [use for use in check(case.network, place(case.network, chip), chip).usage if use.rule in LIMITS]
+        )
+    )
+    name = LIMITS[use.rule]
+    assume(use.used > 1)
+    short = limited(chip, **{name: use.used - 1})
+    assert any(f.rule == use.rule for f in violations(case.network, place(case.network, chip), short))
+    placed = place(case.network, short)
+    if placed is not None:
+        assert violations(case.network, placed, short) == []
+
+
+@given(case=cases(), chip=chips())
+@EXPECTED
+def test_a_larger_core_never_needs_more_cores(case, chip):
+    large = replace(chip, core=replace(chip.core, max_fill=replace(chip.core.max_fill, value=1.0)))
+    few, many = place(case.network, large), place(case.network, chip)
+    assume(many)
+    assert few is not None
+    assert len(few.cores) <= len(many.cores)
+
+
+@given(case=cases(), seed=st.integers(0, 99))
+@EXPECTED
+def test_nested_masks_never_have_more_synapses(case, seed):
+    rng = np.random.default_rng(seed)
+    for layer, source, _ in case.network.wired():
+        order = rng.random(layer.weight.shape)
+        found = [counts.n_synapses(layer, source, (layer.weight != 0) & (order < share)) for share in (0.1, 0.5, 1)]
+        assert all(less <= more for less, more in pairwise(found))

@@ -1,0 +1,177 @@
+"""The report: its schema, its figures' sources, and what a terminal shows of it."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hardware import LOIHI1, LOIHI2, conv_case, dense_case, half_zeros, trace
+from rich.console import Console
+
+from toolchain import mapping, report
+from toolchain.export import Deployment
+from toolchain.profile import quantities
+
+
+def deployed(net, chip, **facts):
+    masks = {layer.name: layer.weight != 0 for layer in net.chain}
+    return Deployment(network=net, mapping=mapping.place(net, chip), masks=masks, facts=facts)
+
+
+def built(net=None, chip=LOIHI2, spikes=(3, 2), **options):
+    net = net or dense_case(half_zeros())
+    facts = {"model": {"name": "by-hand", "sha256": "ab"}}
+    return report.build(deployment=deployed(net, chip, **facts), profile=chip, trace=trace(net, spikes), **options)
+
+
+def shown(made):
+    console = Console(file=io.StringIO(), width=160)
+    report.render(made, console)
+    return console.file.getvalue()
+
+
+def figures(node, path=""):
+    """Every number or null of a section, with the table that holds it."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if isinstance(child, dict | list):
+                yield from figures(child, f"{path}.{key}")
+            elif not isinstance(child, str):
+                yield f"{path}.{key}", node
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from figures(child, f"{path}[{index}]")
+
+
+@pytest.mark.parametrize("chip", [LOIHI1, LOIHI2])
+@pytest.mark.parametrize("section", ["energy", "memory"])
+def test_every_figure_says_its_unit_how_it_is_known_and_its_source(chip, section):
+    found = list(figures(built(chip=chip)[section]))
+    assert found
+    for path, holder in found:
+        assert set(holder) == {"value", "unit", "how", "source"}, path
+        assert holder["how"] in {"counted", "modelled", "assumed"}, path
+        assert holder["unit"], path
+        assert holder["source"], path
+
+
+def test_the_report_has_the_published_schema():
+    made = built()
+    assert made["schema"] == 1
+    assert {"sparsity", "n_weights", "n_nonzero_weights", "sha256", "T"} <= set(made["model"])
+    assert {"name", "sha256"} <= set(made["profile"])
+    assert {"n_neurons", "n_synapses", "n_synapses_netx", "layers"} <= set(made["network"])
+    layer_keys = [
+        "name",
+        "kind",
+        "shape",
+        "n_neurons",
+        "n_weights",
+        "n_nonzero_weights",
+        "n_synapses",
+        "weight_bits",
+        "theta",
+        "range",
+    ]
+    assert set(layer_keys) <= set(made["network"]["layers"][0])
+    assert {"n_cores", "n_chips", "layers"} <= set(made["mapping"])
+    assert {"name", "format", "n_cores", "tile", "worst_core"} <= set(made["mapping"]["layers"][0])
+    assert {"dense_fp32_bytes", "stored_bytes", "on_chip_words"} <= set(made["memory"])
+    assert {"backend", "samples", "spikes_per_image", "synops_per_image", "layers"} <= set(made["activity"])
+    assert {"eq12", "hardware"} <= set(made["energy"])
+    assert made["accuracy"] == {}
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_the_model_is_counted_by_its_masks_the_network_by_its_weights():
+    net = dense_case(half_zeros())
+    deployment = deployed(net, LOIHI2)
+    deployment.masks["dense"] = np.ones((80, 80), dtype=bool)  # 3200 trained weights have rounded to zero
+    made = report.build(deployment=deployment, profile=LOIHI2, trace=trace(net, [3, 2]))
+    # 1 weight of `first`, 80 x 80 of `dense`, 80 x 10 of the readout
+    assert made["model"]["n_weights"] == made["model"]["n_nonzero_weights"] == 1 + 6400 + 800
+    assert made["model"]["sparsity"] == 0
+    assert made["network"]["n_synapses"] == 80 + 3200 + 800
+
+
+def test_memory_is_the_sum_over_cores():
+    made = built()["memory"]
+    # first: 2 axon words, 1 group, 80 neurons, 1 kernel word, 80 axon map words (it feeds the one core of `dense`)
+    first = 2 + 1 + 80 + 1 + 80
+    # dense: 80 axon words, 1 group, 80 neurons, 80 x 13 words, 80 axon map words; the readout: 80, 1, 10, 80 x 4, 0
+    dense, out = 80 + 1 + 80 + 1040 + 80, 80 + 1 + 10 + 80 * 4
+    assert made["on_chip_words"]["value"] == first + dense + out
+    assert made["on_chip_synapse_words"]["value"] == 1 + 1040 + 320
+    assert made["dense_fp32_bytes"]["value"] == 4 * 7201
+    assert made["stored_bytes"]["value"] is None
+    assert built(stored_bytes=99)["memory"]["stored_bytes"]["value"] == 99
+
+
+def test_activity_names_layers_that_never_or_always_spike():
+    made = built(spikes=(8, 0))
+    assert (made["activity"]["always_on"], made["activity"]["silent"]) == (["first"], ["dense"])
+    text = shown(made)
+    assert "first always spikes: it carries no information" in text
+    assert "dense never spikes: it carries no information" in text
+
+
+def test_rates_are_spikes_a_neuron_and_step():
+    made = built(spikes=(4, 2))
+    assert [layer["rate"] for layer in made["activity"]["layers"]] == [4 / 8, 2 / 8]
+    assert made["activity"]["spikes_per_image"] == 80 * 4 + 80 * 2
+
+
+def test_the_worst_core_is_the_fullest_and_names_its_scarcest_resource():
+    net = conv_case()
+    layer = built(net)["mapping"]["layers"][0]
+    assert layer["worst_core"] == {
+        "core": 0,
+        "resource": "distinct thresholds",
+        "used": 1,
+        "limit": 8,
+        "unit": "groups",
+        "fill": 1 / 8,
+    }
+
+
+def test_the_terminal_shows_unknown_energy_as_not_available_and_the_backend_of_the_counts():
+    text = shown(built())
+    assert "Activity: 1 images on by hand" in text
+    assert (
+        "Energy of loihi2: n/a. Not published, so left out: synapses nonzero, synapses stored, updates active" in text
+    )
+
+
+def test_accuracy_that_was_not_measured_reads_so():
+    assert "Accuracy: not measured" in shown(built())
+
+
+def test_accuracy_is_that_of_the_traced_images():
+    made = built(labels=np.array([0]), metrics={"finetune": {"validation": {"none": {"accuracy": 0.75}}}})
+    assert made["accuracy"]["deployed"] == {"accuracy": 1.0, "n": 1, "n_right": 1, "backend": "by hand"}
+    text = shown(made)
+    integers = next(line for line in text.splitlines() if "integers, by hand" in line)
+    assert integers.split()[-4:] == ["1", "test", "100.0%", "n/a"]
+    finetuned = next(line for line in text.splitlines() if "after finetune" in line)
+    assert finetuned.split()[-2:] == ["75.0%", "n/a"]
+
+
+def test_every_assumed_or_fitted_number_of_the_profile_is_listed():
+    unsure = {
+        path: quantity.value for path, quantity, _ in quantities(LOIHI2) if quantity.status in {"assumed", "fitted"}
+    }
+    listed = [entry for entry in built()["assumptions"] if "numbers" in entry]
+    assert unsure == {path: value for entry in listed for path, value in entry["numbers"].items()}
+    assert all(entry["status"] in {"assumed", "fitted"} and entry["source"] for entry in listed)
+
+
+def test_a_violation_is_shown_first():
+    assert "input: graded input messages exceeded. loihi1 sends spikes, not numbers" in shown(built(chip=LOIHI1))
+
+
+def test_a_section_that_was_left_out_is_not_shown():
+    made = built()
+    del made["energy"]["hardware"]
+    assert "modelled for loihi2" not in shown(made)
