@@ -126,7 +126,7 @@ def _layer_arrays(network: Network) -> dict[str, npt.NDArray[Any]]:
             "weight": weight,
             "bias": neuron.bias.transpose(),
             "neuron/type": [b"CUBA"],
-            "neuron/vThMant": neuron.theta - 1,
+            "neuron/vThMant": (neuron.theta - 1).astype(np.int32),
             "neuron/iDecay": neuron.i_decay,
             "neuron/vDecay": neuron.v_decay,
         }
@@ -334,8 +334,8 @@ def _read_layer(file: h5py.File, at: str, about: dict[str, Any], source: Shape) 
     neuron = Neuron(
         theta=_array(file, f"{at}/neuron/vThMant") + 1,
         bias=bias,
-        i_decay=int(_array(file, f"{at}/neuron/iDecay")),
-        v_decay=int(_array(file, f"{at}/neuron/vDecay")),
+        i_decay=_array(file, f"{at}/neuron/iDecay").item(),
+        v_decay=_array(file, f"{at}/neuron/vDecay").item(),
     )
     if about["kind"] == "conv":
         if not 1 <= q <= min(weight.shape[2:]):
@@ -349,7 +349,7 @@ def _read_layer(file: h5py.File, at: str, about: dict[str, Any], source: Shape) 
             stride=stride,
             padding=padding,
             dilation=(dy, dx),
-            groups=int(_array(file, f"{at}/groups")),
+            groups=_array(file, f"{at}/groups").item(),
         )
     channels, height, width = source
     cells = weight.reshape(len(weight), channels, height, width)[:, :, ::q, ::q].reshape(len(weight), -1)

@@ -39,6 +39,8 @@ THETA_MAX = 131_072
 BIAS_MAX = 32_767
 """Largest |bias| Lava's int16 mantissa holds; a profile may allow less."""
 WEIGHT_BITS_MAX = 8
+TIMESTEPS_MAX = 65_536
+"""More steps than any image needs; a file that asks for more is refused before memory is."""
 
 
 def _ints(value: Any, name: str, shapes: tuple[tuple[int, ...], ...], low: int, high: int) -> Ints:
@@ -285,6 +287,9 @@ class Network:
 
     def __post_init__(self) -> None:
         _positive("network", timesteps=self.timesteps)
+        if self.timesteps > TIMESTEPS_MAX:
+            fault = f"timesteps: expected 1 to {TIMESTEPS_MAX:,}, got {self.timesteps:,}"
+            raise ConfigError(where="network", faults=(fault,))
         if not self.layers:
             raise ConfigError(where="network", faults=("expected at least one layer of spiking neurons",))
         names = [layer.name for layer in self.chain]

@@ -69,6 +69,9 @@ def run(
                 store.save(_do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
                 (out / RESUME).unlink(missing_ok=True)
             model = store.load(path)
+            if changed := recipes.differences(model.recipe, recipe):
+                fault = f"made by another recipe, which differs in {', '.join(changed)}; use another --out"
+                raise ConfigError(where=str(path), faults=(fault,))
             if model.data_sha256 != loaded.sha256:
                 fault = f"made from other data than {loaded.source} holds now; use another --out"
                 raise ConfigError(where=str(path), faults=(fault,))

@@ -20,6 +20,8 @@ from toolchain.emulate import reference
 from toolchain.errors import BackendError
 from toolchain.ir import Conv, Dense, Input, Network, Neuron, Readout
 
+pytestmark = pytest.mark.lava
+
 T = 5
 
 

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     **dict.fromkeys(CORE_SIDE, VOCABULARY | CORE_SIDE),
     **dict.fromkeys(ABOVE, VOCABULARY | FLOAT_SIDE | CORE_SIDE | ABOVE),
     **dict.fromkeys(TOP, VOCABULARY | FLOAT_SIDE | CORE_SIDE | ABOVE | TOP),
-    **dict.fromkeys(ALONE, set()),
+    **dict.fromkeys(ALONE, frozenset()),
 }
 STRANGERS = [("mapping", "check"), ("emulate", "simulate")]
 """Agreement between these must not come from shared code."""

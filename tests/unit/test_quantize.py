@@ -20,7 +20,7 @@ LIMITS = Limits(weight_bits=8, bias_max=4095, theta_max=131_071)
 T = 4
 
 
-def spiking_net(*layers, shape=(2, 8, 8), mean=(0.3, 0.52), std=(0.25, 0.31)):
+def spiking_net(*layers: tuple[str, nn.Module], shape=(2, 8, 8), mean=(0.3, 0.52), std=(0.25, 0.31)):
     body = nn.Sequential(OrderedDict(layers))
     net = Net(body, input_shape=shape, mean=mean[: shape[0]], std=std[: shape[0]])
     spiking.configure(net, mode="snn", timesteps=T)

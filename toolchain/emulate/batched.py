@@ -1,12 +1,13 @@
 """The fast emulator: whole batches and all steps of a layer at once in torch, bit for bit what `reference` computes.
 
 Synapses run as ordinary float convolutions, which is exact while every partial sum is an integer the type can hold: below
-2^24 in float32, 2^53 in float64. That holds for algorithms that only add products; Winograd and FFT ones do not, so each
+2^24 in float32 (2^23 where the sum may wrap), 2^53 in float64. That holds for algorithms that only add products; Winograd and FFT ones do not, so each
 layer is tested against integers before it is trusted, and the next candidate is taken where it fails.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,14 @@ from toolchain.ir import AnyLayer, Conv, Network, Neuron, Readout, Shape
 from toolchain.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
 _FORGETS = 4096
 """The i_decay with which nothing of the last current is left"""
+_PROBE_SAMPLES = 16
+"""Enough that the library chooses the algorithm it would choose for a batch"""
 _BATCH_BYTES = 256 << 20
 """Default bound on the largest array of a batch"""
 
@@ -45,7 +48,8 @@ class Emulator:
     def __init__(self, network: Network, *, device: str = "cpu") -> None:
         self.network = network
         self.device = torch.device(device)
-        self._layers = [_ready(layer, source, network, self.device) for layer, source, _ in network.wired()]
+        with _plain_sums():
+            self._layers = [_ready(layer, source, network, self.device) for layer, source, _ in network.wired()]
 
     def run(
         self,
@@ -59,7 +63,7 @@ class Emulator:
         messages = self.network.input.encode(images)
         batch = batch or self._default_batch()
         parts: list[_Part] = []
-        with torch.inference_mode(), torch.backends.nnpack.flags(enabled=False):  # type: ignore[attr-defined,no-untyped-call,unused-ignore]
+        with _plain_sums():
             # An empty set of images still runs once, so that the trace has its shapes.
             for start in range(0, max(len(messages), 1), batch):
                 parts.append(self._run(torch.from_numpy(messages[start : start + batch]), record=record))
@@ -100,6 +104,13 @@ class Emulator:
         bias = torch.from_numpy(self.network.readout.bias.astype(np.int64))
         logits = drive.long().sum(dim=0)[:, :, 0, 0].cpu() + steps * bias
         return _Part(logits.numpy(), counts, spikes, tallies)
+
+
+@contextmanager
+def _plain_sums() -> Iterator[None]:
+    """Inside, convolutions do not use NNPACK, whose 3x3 kernels do more than add products."""
+    with torch.inference_mode(), torch.backends.nnpack.flags(enabled=False):  # type: ignore[attr-defined,no-untyped-call,unused-ignore]
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +179,15 @@ def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.devic
     bound = int(np.abs(layer.weight.astype(np.int64)).reshape(len(layer.weight), -1).sum(axis=1).max()) * greatest
     weight = torch.from_numpy(np.array(layer.weight))
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randint(-greatest if first else 0, (greatest if first else 1) + 1, (2, *source), generator=generator)
-    expected = torch.from_numpy(synapses(layer, probe.numpy()))
-    for dtype in [torch.float64] if bound >= 1 << 24 else [torch.float32, torch.float64]:
+    low, high = (-greatest, greatest) if first else (0, 1)
+    probe = torch.randint(low, high + 1, (_PROBE_SAMPLES, *source), generator=generator)
+    expected = torch.from_numpy(synapses(layer, probe[:2].numpy()))
+    # Wrapping a convolution's sum adds LIMIT to it, which float32 must hold too.
+    for dtype in [torch.float64] if bound >= LIMIT else [torch.float32, torch.float64]:
         for multiply in (_multiply, _multiply_unfolded):
             cast = weight.to(device, dtype)
-            if torch.equal(_synapses(layer, cast, probe.to(device), multiply, bound).cpu().long(), expected):
+            drive = _synapses(layer, cast, probe.to(device), multiply, bound)[:2]
+            if torch.equal(drive.cpu().long(), expected):
                 return _Ready(layer, cast, multiply, bound)
     raise BackendError(
         backend=f"emulator ({device.type})",

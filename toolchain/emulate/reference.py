@@ -69,9 +69,8 @@ def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
         u = np.where(current > LIMIT, current - 2 * LIMIT, np.where(current <= -LIMIT, current + 2 * LIMIT, current))
         voltage = decay(v, neuron.v_decay) + u + 64 * bias
         v = np.clip(voltage, 1 - LIMIT, LIMIT - 1)
-        spikes[:, t] = v > level
+        spikes[:, t], v = v > level, np.where(v > level, 0, v)
         tally += [np.count_nonzero(x) for x in (drive[:, t] + bias, u != exact, voltage <= -LIMIT)]
-        v = np.where(spikes[:, t] == 1, 0, v)
     return spikes, tally
 
 

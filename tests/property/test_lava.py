@@ -1,0 +1,73 @@
+"""Stock Lava, its convolution by matrix products, and the reference compute the same spikes and logits."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from networks import Case, corners, deployed, refusal, seeded
+from traces import differences
+
+from toolchain.emulate import reference
+from toolchain.errors import UnsupportedError
+from toolchain.export import pack
+from toolchain.ir import Conv
+
+DRAWN = 120
+
+
+def exportable() -> dict[int, Case]:
+    """Return the first random networks that netx can say, by their seed."""
+    drawn = ((seed, seeded(seed)) for seed in itertools.count())
+    return dict(itertools.islice(((seed, case) for seed, case in drawn if refusal(case.network) is None), DRAWN))
+
+
+CASES = exportable()
+SEEDS = list(CASES)
+CORNERS = corners()
+
+
+def convolves(case: Case) -> bool:
+    return any(isinstance(layer, Conv) for layer in case.network.layers)
+
+
+def compare(run_on_lava, case: Case, kernels: str) -> list[str]:
+    expected = reference.run(case.network, case.images, record=True)
+    return differences(expected, run_on_lava(case.network, case.images, kernels))
+
+
+@pytest.mark.parametrize("seed", SEEDS[:30])
+def test_stock_lava_spikes_as_the_reference_does(run_on_lava, seed):
+    assert compare(run_on_lava, CASES[seed], "stock") == []
+
+
+@pytest.mark.parametrize("seed", [seed for seed in SEEDS if convolves(CASES[seed])][:12])
+def test_fast_kernels_spike_as_the_reference_does(run_on_lava, seed):
+    assert compare(run_on_lava, CASES[seed], "fast") == []
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_stock_lava_spikes_as_the_reference_does_in_the_corners(run_on_lava, name):
+    assert compare(run_on_lava, CORNERS[name], "stock") == []
+
+
+@pytest.mark.parametrize("name", [name for name, case in CORNERS.items() if convolves(case)])
+def test_fast_kernels_spike_as_the_reference_does_in_the_corners(run_on_lava, name):
+    assert compare(run_on_lava, CORNERS[name], "fast") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["stock", "fast"])
+@pytest.mark.parametrize("seed", SEEDS[30:])
+def test_lava_spikes_as_the_reference_does_in_further_networks(run_on_lava, seed, kernels):
+    assert compare(run_on_lava, CASES[seed], kernels) == []
+
+
+def test_networks_that_netx_would_change_are_refused():
+    refused = [seed for seed in range(SEEDS[29]) if seed not in CASES]
+    assert len(refused) >= 10
+    for seed in refused:
+        network = seeded(seed).network
+        with pytest.raises(UnsupportedError) as error:
+            pack(deployed(network))
+        assert str(error.value) == refusal(network)

@@ -1,0 +1,200 @@
+"""The run from a recipe to a model, killed and resumed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from toy import toy, write_npz
+
+from toolchain import nets, pipeline, recipe, store
+from toolchain.errors import ConfigError, FormatError
+
+RUN = """
+import json, pathlib, sys
+from toolchain import pipeline, recipe
+pipeline.run(recipe.from_dict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return str(write_npz(tmp_path_factory.mktemp("data") / "data.npz"))
+
+
+@pytest.fixture(scope="module")
+def done(source, tmp_path_factory):
+    """A finished run: its recipe, folder, result and events."""
+    events = []
+    out = tmp_path_factory.mktemp("run")
+    made = toy(data={"source": source})
+    return made, out, pipeline.run(made, out, progress=events.append), events
+
+
+def test_a_run_ends_in_a_sparse_spiking_model(done):
+    made, out, result, _ = done
+    model = store.load(out / "model.pt")
+    assert (model.stage, model.mode, model.recipe) == ("finetune", "snn", made)
+    assert model.sparsity == result["sparsity"] >= 0.75
+    assert result["sha256"] == store.sha256(out / "model.pt")
+    assert result["model"] == str(out / "model.pt")
+    json.dumps(result)
+
+
+def test_every_stage_leaves_a_model_and_its_metrics(done):
+    _, out, result, _ = done
+    names = {"recipe.json", "train.pt", "prune.pt", "sparse.pt", "convert.pt", "model.pt"}
+    assert {entry.name for entry in out.iterdir()} == names
+    assert list(result["metrics"]) == list(recipe.STAGES)
+    last = result["metrics"]["finetune"]
+    assert set(last) == {"sparsity", "validation", "dead_channels", "thresholds"}
+    assert last["validation"]["pgd-ens"]["n"] == 14
+    assert set(last["dead_channels"]) == {"act1", "act2"}
+
+
+def test_the_mask_is_the_same_from_prune_on(done):
+    _, out, _, _ = done
+    models = [store.load(out / f"{stage}.pt") for stage in ("prune", "sparse", "convert", "model")]
+    for model in models[1:]:
+        assert all(torch.equal(model.mask[name], mask) for name, mask in models[0].mask.items())
+
+
+def test_progress_tells_each_epoch_and_each_stage(done):
+    _, _, _, events = done
+    assert [(event.stage, event.epoch) for event in events if event.metrics is None] == [
+        (stage, epoch) for stage in ("train", "prune", "sparse", "finetune") for epoch in (1, 2)
+    ]
+    assert [event.stage for event in events if event.metrics is not None] == list(recipe.STAGES)
+
+
+def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(done, source, tmp_path):
+    made, _, result, _ = done
+    assert pipeline.run(made, tmp_path / "again")["sha256"] == result["sha256"]
+    other = toy(data={"source": source}, seed=1)
+    assert pipeline.run(other, tmp_path / "other")["sha256"] != result["sha256"]
+
+
+def test_until_stops_after_a_stage_and_a_later_run_goes_on(done, tmp_path):
+    made, _, result, _ = done
+    assert pipeline.run(made, tmp_path, until="prune")["stage"] == "prune"
+    assert not (tmp_path / "sparse.pt").exists()
+    assert pipeline.run(made, tmp_path)["sha256"] == result["sha256"]
+
+
+def test_a_finished_run_is_not_repeated(done):
+    made, out, result, _ = done
+    events = []
+    assert pipeline.run(made, out, progress=events.append) == result
+    assert events == []
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(done, tmp_path, attempt):
+    made, _, result, _ = done
+    arguments = [sys.executable, "-c", RUN, json.dumps(made.to_dict()), str(tmp_path)]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "resume.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(random.Random(f"{attempt}{time.time()}").uniform(0, 1.2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert pipeline.run(made, tmp_path)["sha256"] == result["sha256"]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("n_writes", [0, 1, 3, 4, 6, 9, 11, 13])
+def test_a_run_that_dies_at_any_write_and_is_resumed_ends_with_the_same_bytes(done, tmp_path, monkeypatch, n_writes):
+    made, _, result, _ = done
+    left = iter(range(n_writes))
+    write = store.write_files
+
+    def fails(folder, contents):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(folder, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_files", fails)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(made, tmp_path)
+    assert pipeline.run(made, tmp_path)["sha256"] == result["sha256"]
+
+
+def test_another_recipe_in_the_same_folder_is_refused(done, source):
+    _, out, _, _ = done
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(toy(data={"source": source}, train={"epochs": 5}, seed=4), out)
+    expected = f"{out}: holds a run of another recipe, which differs in seed, train.epochs"
+    assert str(caught.value) == f"{expected}; use another --out, or delete it to start again"
+
+
+def test_a_model_of_another_recipe_is_not_taken_for_a_finished_stage(done, source, tmp_path):
+    _, out, _, _ = done
+    (tmp_path / "train.pt").write_bytes((out / "train.pt").read_bytes())
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(toy(data={"source": source}, seed=4), tmp_path)
+    expected = f"{tmp_path}/train.pt: made by another recipe, which differs in seed; use another --out"
+    assert str(caught.value) == expected
+
+
+def test_changed_data_are_refused(tmp_path):
+    path = write_npz(tmp_path / "data.npz")
+    made = toy(data={"source": str(path)})
+    pipeline.run(made, tmp_path / "run", until="train")
+    write_npz(path, n=120)
+    with pytest.raises(ConfigError, match=r"train\.pt: made from other data than .* holds now; use another --out$"):
+        pipeline.run(made, tmp_path / "run")
+
+
+def test_a_resume_file_that_is_not_one_is_refused(done, tmp_path):
+    made, _, _, _ = done
+    (tmp_path / "resume.pt").write_bytes(store.dump({"stage": "train"}))
+    with pytest.raises(FormatError) as caught:
+        pipeline.run(made, tmp_path)
+    assert str(caught.value) == f"{tmp_path}/resume.pt: not a run to resume; delete it to repeat the stage"
+
+
+def test_an_unknown_stage_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(toy(), tmp_path, until="fly")
+    assert str(caught.value) == "--until: expected one of train, prune, sparse, convert, finetune, got 'fly'"
+
+
+def test_the_thread_count_is_restored(done, tmp_path):
+    made, _, _, _ = done
+    before = torch.get_num_threads()
+    pipeline.run(made, tmp_path, until="train")
+    assert torch.get_num_threads() == before
+
+
+def test_selection_never_reads_the_test_images(monkeypatch, done, tmp_path):
+    from toolchain import data
+
+    made, _, _, _ = done
+
+    def forbidden(_source, layout="auto"):
+        raise AssertionError
+
+    monkeypatch.setattr(data, "load_test", forbidden)
+    pipeline.run(made, tmp_path)
+
+
+def test_lwm_and_no_mask_run_to_the_end(source, tmp_path):
+    lwm = pipeline.run(toy(data={"source": source}, prune={"method": "lwm"}), tmp_path / "lwm")
+    assert lwm["sparsity"] >= 0.75
+    dense = pipeline.run(toy(data={"source": source}, prune={"method": "none"}), tmp_path / "dense")
+    assert dense["sparsity"] == pytest.approx(0, abs=0.01)
+    assert nets.restore(store.load(tmp_path / "dense" / "model.pt")).mode == "snn"
+
+
+def test_without_a_terminal_progress_is_a_line_a_stage_and_few_epochs(capsys, done, tmp_path):
+    made, _, _, _ = done
+    pipeline.run(made, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("validation accuracy" in line for line in lines) == 5
+    assert len(lines) < 10
+    assert not any("\r" in line for line in lines)
