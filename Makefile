@@ -5,7 +5,8 @@ TORCH_BACKEND ?=
 # A pyenv shim named uv may exist and still fail: ask it, do not look for it.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := .venv/bin/
-THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
+# The networks here are too small to share out: a second thread costs more than it brings.
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check format docs constraints clean
