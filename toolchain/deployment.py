@@ -209,6 +209,15 @@ def read_report(path: Path, *, energy: str = "all") -> dict[str, Any]:
     return {**made, "energy": {energy: models[energy]}}
 
 
+def write_page(folder: Path, made: dict[str, Any], file: Path) -> None:
+    """`file` is the HTML page of a report of an exported folder. Raises FormatError where it would replace part of the export."""
+    if file.resolve().parent == folder.resolve() and file.name in {*_FILES, "manifest.json"}:
+        raise FormatError(
+            path=str(file), reason="part of the export, which its manifest vouches for; take another name"
+        )
+    store.write_bytes(file, report.page.render(made).encode())
+
+
 def check_limits(target: str, settings: Settings) -> dict[str, Any]:
     """Return what a model file, or the network of an exported folder, uses of a profile's limits.
 

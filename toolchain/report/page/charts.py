@@ -81,7 +81,7 @@ def _core(report: Report, at: int, x: int, y: int) -> Markup:
         "g",
         tag("title", title),
         tag("rect", x=x, y=y, width=_CELL, height=_HIGH, rx=3),
-        tag("text", _percent(fill), x=x + _CELL / 2, y=y + 15, class_="fill"),
+        tag("text", percent(fill), x=x + _CELL / 2, y=y + 15, class_="fill"),
         tag("text", layer if len(layer) <= 9 else f"{layer[:8]}…", x=x + _CELL / 2, y=y + 27, class_="layer"),
         class_=f"core {band(fill)}",
         data_core=at,
@@ -90,7 +90,7 @@ def _core(report: Report, at: int, x: int, y: int) -> Markup:
     )
 
 
-def _percent(fill: float | None) -> str:
+def percent(fill: float | None) -> str:
     """Whole percents; what is not nothing never reads 0, and what is not full never reads 100."""
     if fill is None:
         return NOT_KNOWN
@@ -135,7 +135,7 @@ def steps(report: Report, index: int, top: float) -> Markup:
     """A layer's spikes in each step as shares of its neurons, on a scale from 0 to `top` that all layers share."""
     layer = report["activity"]["layers"][index]
     per_step, n_neurons = layer["spikes_per_step"], report["network"]["layers"][index]["n_neurons"]
-    left, wide, high = 34, 190.0, 84.0
+    left, wide, high = 36, 190.0, 84.0
     pitch = wide / max(1, len(per_step))
     peak = max(range(len(per_step)), key=lambda step: per_step[step], default=0)
     marks: list[Markup] = []
@@ -150,7 +150,7 @@ def steps(report: Report, index: int, top: float) -> Markup:
                 "rect",
                 tag("title", what),
                 x=x - thickness / 2,
-                y=12 + high - bar,
+                y=18 + high - bar,
                 width=thickness,
                 height=bar,
                 class_="bar",
@@ -159,18 +159,20 @@ def steps(report: Report, index: int, top: float) -> Markup:
             )
         )
         if step == peak:
-            marks.append(tag("text", f"{part:.1%}", x=min(max(x, left + 16), left + wide - 16), y=9 + high - bar, class_="mid"))
+            marks.append(
+                tag("text", f"{part:.1%}", x=min(max(x, left + 16), left + wide - 16), y=14 + high - bar, class_="mid")
+            )
         if step in {0, len(per_step) - 1}:
-            marks.append(tag("text", str(step + 1), x=x, y=12 + high + 13, class_="mid tick"))
+            marks.append(tag("text", str(step + 1), x=x, y=18 + high + 13, class_="mid tick"))
     scale = [
-        tag("line", x1=left, x2=left + wide, y1=12 + high, y2=12 + high, class_="axis"),
-        tag("text", "0", x=left - 5, y=12 + high + 4, class_="name tick"),
-        tag("text", f"{top:.0%}", x=left - 5, y=12 + 4, class_="name tick"),
-        tag("line", x1=left, x2=left + wide, y1=12, y2=12, class_="grid"),
-        tag("text", "step", x=left + wide / 2, y=12 + high + 13, class_="mid tick"),
+        tag("line", x1=left, x2=left + wide, y1=18 + high, y2=18 + high, class_="axis"),
+        tag("text", "0", x=left - 5, y=18 + high + 4, class_="name tick"),
+        tag("text", f"{top:.0%}", x=left - 5, y=18 + 4, class_="name tick"),
+        tag("line", x1=left, x2=left + wide, y1=18, y2=18, class_="grid"),
+        tag("text", "step", x=left + wide / 2, y=18 + high + 13, class_="mid tick"),
     ]
     name = f"{layer['name']}: share of its {n_neurons:,} neurons that spike in each step"
-    return _drawing(name, int(left + wide) + 4, int(high) + 30, *scale, *marks)
+    return _drawing(name, int(left + wide) + 4, int(high) + 36, *scale, *marks)
 
 
 def raster(report: Report, index: int) -> Markup:
@@ -202,7 +204,9 @@ def raster(report: Report, index: int) -> Markup:
         tag("text", "1", x=left - 5, y=12, class_="name tick"),
         tag("text", str(len(trains)), x=left - 5, y=4 + tall, class_="name tick") if len(trains) > 4 else "",
         tag("text", "1", x=left + 0.5 * pitch, y=4 + tall + 13, class_="mid tick"),
-        tag("text", str(n_steps), x=left + (n_steps - 0.5) * pitch, y=4 + tall + 13, class_="mid tick") if n_steps > 1 else "",
+        tag("text", str(n_steps), x=left + (n_steps - 0.5) * pitch, y=4 + tall + 13, class_="mid tick")
+        if n_steps > 1
+        else "",
         tag("text", "step", x=left + wide / 2, y=4 + tall + 13, class_="mid tick"),
     ]
     name = f"{layer['name']}: {layer['n_spikes']:,} spikes of {len(trains):,} neurons in {n_steps} steps"
@@ -255,7 +259,13 @@ def meter(fill: float) -> Markup:
     over = fill > 1
     inner = tag("rect", width=60 * min(1.0, fill), height=8, class_="over" if over else "bar")
     return tag(
-        "svg", tag("rect", width=60, height=8, class_="plot"), inner, width=60, height=8, class_="meter", aria_hidden="true"
+        "svg",
+        tag("rect", width=60, height=8, class_="plot"),
+        inner,
+        width=60,
+        height=8,
+        class_="meter",
+        aria_hidden="true",
     )
 
 

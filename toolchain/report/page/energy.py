@@ -23,19 +23,21 @@ def energy(report: Report, notes: Notes) -> Iterator[Block]:
     """The blocks of every model, the chip's first."""
     models = report["energy"]
     for name in sorted(models, key=lambda name: name != "hardware"):
-        yield from _model(report, ("energy", name), _title(name, models[name]), notes)
+        title, short = _titles(name, models[name])
+        yield from _model(report, ("energy", name), title, short, notes)
 
 
-def _title(name: str, model: Mapping[str, Any]) -> str:
+def _titles(name: str, model: Mapping[str, Any]) -> tuple[str, str]:
+    """What the model is, and the name its further tables begin with."""
     match name:
         case "hardware":
-            return f"Energy of an image, modelled for {model['profile']}, not measured"
+            return f"Energy of an image, modelled for {model['profile']}, not measured", str(model["profile"])
         case "eq12":
-            return "Eq. 12: additions of the trained network; arithmetic only, not hardware energy"
-    return f"Model {name}"
+            return "Eq. 12: additions of the trained network; arithmetic only, not hardware energy", "eq. 12"
+    return name, name
 
 
-def _model(report: Report, place: Place, title: str, notes: Notes) -> Iterator[Block]:
+def _model(report: Report, place: Place, title: str, short: str, notes: Notes) -> Iterator[Block]:
     model = find(report, *place)
     if "terms" in model:
         yield _terms(report, place, title)
@@ -43,13 +45,13 @@ def _model(report: Report, place: Place, title: str, notes: Notes) -> Iterator[B
     if own:
         yield figure_table(report, title, own, notes)
     for key, entry in model.items():
-        where, caption = (*place, key), f"{title}: {key.replace('_', ' ')}"
+        where, caption = (*place, key), f"{short}: {key.replace('_', ' ')}"
         if _is_figure(entry):
             continue
         if isinstance(entry, dict) and entry and all(map(_is_figure, entry.values())):
             yield figure_table(report, caption, [(name, (*where, name)) for name in entry], notes)
         elif isinstance(entry, dict):
-            yield from _model(report, where, caption, notes)
+            yield from _model(report, where, caption, caption, notes)
         elif isinstance(entry, list) and entry and all(isinstance(item, dict) for item in entry):
             yield _beside(report, where, caption, notes)
 
@@ -76,14 +78,16 @@ def _beside(report: Report, place: Place, caption: str, notes: Notes) -> Table:
     rows = [
         [
             str(entry.get("name", index)),
-            *(
-                shown(report, *place, index, key, "value") if _is_figure(entry.get(key)) else ""
-                for key in keys
-            ),
+            *(shown(report, *place, index, key, "value") if _is_figure(entry.get(key)) else "" for key in keys),
         ]
         for index, entry in enumerate(entries)
     ]
     sources = dict.fromkeys(entry[key]["source"] for entry in entries for key in keys if _is_figure(entry.get(key)))
-    columns = ("layer", *(f"{key.replace('_', ' ')}, {units[key]}" for key in keys))
+    columns = ("layer", *(_heading(key, units[key]) for key in keys))
     links = Markup(" ").join(notes.link(source) for source in sources)
     return Table(caption=caption, columns=columns, rows=rows, note=Markup("Source: {}").format(links))
+
+
+def _heading(key: str, unit: str) -> str:
+    """A column's name and unit, said once where the unit says it all: `spikes` in `spikes/image`."""
+    return unit if unit.startswith(f"{key}/") else f"{key.replace('_', ' ')}, {unit}"

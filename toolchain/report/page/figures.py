@@ -88,6 +88,11 @@ def shown_share(report: Mapping[str, Any], *keys: str | int) -> Markup:
     return shown(report, *keys, say=share)
 
 
+def join(*parts: str) -> Markup:
+    """The parts one after the other, escaped where they are not markup."""
+    return Markup("").join(parts)
+
+
 def figure_table(
     report: Mapping[str, Any], caption: str, places: Sequence[tuple[str, tuple[str | int, ...]]], notes: Notes
 ) -> Table:

@@ -57,8 +57,9 @@
       }
       if (fill !== null && (worst === null || fill > worst.fill)) worst = { fill, which, at };
     }
-    says.textContent = worst === null ? "" : `Fullest: ${sentence(worst.which, worst.at)}`;
     for (const input of choices.querySelectorAll("input")) input.checked = input.value === rule;
+    const name = choices.querySelector("input:checked").parentElement.textContent.trim();
+    says.textContent = `Coloured by ${name}.${worst === null ? "" : ` Fullest: ${sentence(worst.which, worst.at)}.`}`;
   };
 
   // report.html#cores=R02 opens with that resource.
