@@ -281,7 +281,6 @@ def test_the_page_may_not_replace_part_of_an_export(tmp_path):
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == report.page.render(full(LOIHI2))
 
 
-@pytest.mark.skipif(MODEL not in resources.models(), reason=f"{MODEL} is not in this checkout")
 def test_export_leaves_the_page_that_report_writes(tmp_path):
     settings = deployment.Settings(profile="loihi2", samples=2)
     deployment.export(resources.model_path(MODEL), settings, tmp_path / "a", log=lambda _: None)

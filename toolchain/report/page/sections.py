@@ -203,7 +203,7 @@ def _cores(report: Report) -> Iterator[Table | Chart]:
         "layer",
         "format",
         "cores",
-        "tile, y × x × c",
+        "tile y×x×c",
         "fullest core",
         "its scarcest resource",
         "used",
