@@ -156,7 +156,7 @@ def export(
     """Deploy MODEL for PROFILE into a folder.
 
     MODEL is a shipped name or a .pt file. Quantizes it to integers, maps it onto cores, and writes network.net (netx), samples.npz, run_lava.py, mapping.json,
-    report.json and manifest.json. If anything fails, what was in the folder stays.
+    report.json, report.html and manifest.json. If anything fails, what was in the folder stays.
     """
     from toolchain import deployment, report, resources
 
@@ -239,16 +239,23 @@ def verify(folder: Path, samples: int | None, kernels: str, allow_silent: bool, 
 @click.option(
     "--energy", type=click.Choice(["all", "eq12", "hardware"]), default="all", show_default=True, help="Models."
 )
+@click.option(
+    "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one HTML page too."
+)
 @_json
-def report(folder: Path, energy: str, as_json: bool) -> None:
+def report(folder: Path, energy: str, html: Path | None, as_json: bool) -> None:
     """Print what an exported DIR is and costs.
 
-    Layers, cores, memory, activity, energy, accuracy; each figure with how it is known.
+    Layers, cores, memory, activity, energy, accuracy; each figure with how it is known. The page needs no network and
+    nothing but itself; export leaves one in DIR.
     """
     from toolchain import deployment
     from toolchain import report as reports
 
     made = deployment.read_report(folder, energy=energy)
+    if html:
+        deployment.write_page(folder, made, html)
+        _say(f"wrote {html}")
     _result(made, as_json, lambda: reports.render(made))
 
 

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     Images = npt.NDArray[np.uint8]
     Progress = Callable[[int], None]
 
-SCHEMA = 1
+SCHEMA = 2
 CALIBRATION_IMAGES = 256
 """Training images the scales are chosen on."""
 REPORT_IMAGES = 1000
 """Test images, at most, that accuracy and activity in a report are measured on."""
-_FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json")
+_FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +136,10 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         stored_bytes=len(content["network.net"]),
         metrics=model.metrics,
         messages=sent,
+        recorded=emulate.run(made.network, images[:1], record=True),
     )
     content["report.json"] = _json(made_report)
+    content["report.html"] = report.page.render(made_report).encode()
     manifest = {
         "schema": SCHEMA,
         "version": __version__,
@@ -205,6 +207,15 @@ def read_report(path: Path, *, energy: str = "all") -> dict[str, Any]:
     if energy == "all":
         return made
     return {**made, "energy": {energy: models[energy]}}
+
+
+def write_page(folder: Path, made: dict[str, Any], file: Path) -> None:
+    """`file` is the HTML page of a report of an exported folder. Raises FormatError where it would replace part of the export."""
+    if file.resolve().parent == folder.resolve() and file.name in {*_FILES, "manifest.json"}:
+        raise FormatError(
+            path=str(file), reason="part of the export, which its manifest vouches for; take another name"
+        )
+    store.write_bytes(file, report.page.render(made).encode())
 
 
 def check_limits(target: str, settings: Settings) -> dict[str, Any]:

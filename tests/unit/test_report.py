@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hardware import LOIHI1, LOIHI2, conv_case, dense_case, half_zeros, trace
+from pages import recorded
 from rich.console import Console
 
-from toolchain import mapping, report
+from toolchain import check, emulate, mapping, report
 from toolchain.export import Deployment
 from toolchain.profile import quantities
+from toolchain.report.detail import per_core
 
 
 def deployed(net, chip, **facts):
@@ -175,3 +178,67 @@ def test_a_section_that_was_left_out_is_not_shown():
     made = built()
     del made["energy"]["hardware"]
     assert "modelled for loihi2" not in shown(made)
+
+
+def test_each_core_says_what_it_uses_of_each_limited_resource():
+    cores = built()["mapping"]["cores"]
+    assert (cores["core"], cores["chip"], cores["layer"]) == ([0, 1, 2], [0, 0, 0], ["first", "dense", "out"])
+    assert cores["per_chip"] == 120
+    used = {resource["resource"]: (resource["used"], resource["limit"]) for resource in cores["resources"]}
+    assert used["neurons"] == ([80, 80, 10], 3685)
+    assert used["synaptic memory"] == ([1, 1040, 320], 14400)
+    assert used["total memory"] == ([2 + 1 + 80 + 1 + 80, 80 + 1 + 80 + 1040 + 80, 80 + 1 + 10 + 320], 18000)
+    assert "output axons" not in used  # loihi2 does not limit them
+
+
+def test_shares_that_sit_on_one_core_add_up_and_a_core_nobody_could_measure_is_unknown():
+    net = dense_case(half_zeros())
+    placed = mapping.place(net, LOIHI2)
+    first, dense, out = placed.cores
+    together = replace(placed, cores=(first, replace(dense, index=0), replace(out, layer="nobody")))
+    cores = per_core(together, check.check(net, together, LOIHI2), LOIHI2)
+    assert (cores["core"], cores["layer"]) == ([0, 2], ["first + dense", "nobody"])
+    assert cores["resources"][0]["used"] == [160, None]
+
+
+def test_spikes_of_the_steps_add_up_to_those_of_the_image():
+    net = conv_case()
+    seen = recorded(net)
+    made = report.build(deployment=deployed(net, LOIHI2), profile=LOIHI2, trace=seen)["activity"]
+    for layer, spikes in zip(made["layers"], seen.spikes, strict=True):
+        assert layer["spikes_per_step"] == [step.sum() / 3 for step in np.moveaxis(spikes, 1, 0)]
+        assert sum(layer["spikes_per_step"]) == pytest.approx(layer["spikes_per_image"])
+
+
+def test_spikes_that_no_backend_told_step_by_step_are_unknown():
+    made = built()["activity"]
+    assert [layer["spikes_per_step"] for layer in made["layers"]] == [None, None]
+    assert made["raster"] is None
+
+
+def test_the_emulator_counts_the_spikes_of_each_step_over_all_batches():
+    net = conv_case()
+    images = np.random.default_rng(0).integers(0, 256, (5, *net.input.shape), dtype=np.uint8)
+    seen = emulate.Emulator(net).run(images, record=True, batch=2)
+    assert seen.step_spikes.sum() > 0
+    assert seen.step_spikes.tolist() == [spikes.sum(axis=(0, 2, 3, 4)).tolist() for spikes in seen.spikes]
+
+
+def test_a_raster_shows_the_first_image_in_neurons_spread_over_the_layer():
+    net = conv_case(pool=4)  # 2 x 16 x 16 neurons in the first layer
+    seen = recorded(net)
+    made = report.build(deployment=deployed(net, LOIHI2), profile=LOIHI2, trace=seen, labels=np.array([7, 1, 1]))
+    raster = made["activity"]["raster"]
+    assert {key: raster[key] for key in ("sample", "label", "class", "backend")} == {
+        "sample": 0,
+        "label": 7,
+        "class": 0,
+        "backend": "by hand",
+    }
+    first, second = raster["layers"]
+    assert (first["n_neurons"], first["n_shown"], len(set(first["neurons"]))) == (512, 200, 200)
+    assert second["neurons"] == list(range(64))
+    for layer, spikes in zip(raster["layers"], seen.spikes, strict=True):
+        chosen = spikes[0].reshape(8, -1)[:, layer["neurons"]].T
+        assert layer["spikes"] == ["".join(map(str, train.astype(int))) for train in chosen]
+        assert layer["n_spikes"] == chosen.sum()

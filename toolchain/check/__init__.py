@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolchain.check.measure import measure
-from toolchain.check.rules import RULES, Finding
+from toolchain.check.rules import CORE_RULES, RULES, Finding
 from toolchain.errors import CapacityError
 
 if TYPE_CHECKING:
@@ -23,11 +23,15 @@ __all__ = ["RULES", "Finding", "Verdict", "check"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What `check` found: every violation, and for each rule and layer its fullest place."""
+    """What `check` found: every violation, and for each rule and layer its fullest place.
+
+    cores: what each core uses of each of its resources, by `CORE_RULES`; too long for `to_dict`.
+    """
 
     profile: str
     violations: tuple[Finding, ...]
     usage: tuple[Finding, ...]
+    cores: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain types that JSON can hold."""
@@ -60,11 +64,16 @@ def check(network: Network, mapping: Mapping, profile: HardwareProfile) -> Verdi
     facts = measure(network, mapping, profile)
     violations: list[Finding] = []
     fullest: dict[tuple[str, str, str], Finding] = {}
+    cores: list[Finding] = []
     for rule in RULES:
         for finding in rule(facts):
+            if rule in CORE_RULES:
+                cores.append(finding)
             if finding.exceeded:
                 violations.append(finding)
             key = finding.rule, finding.layer, finding.resource
             if key not in fullest or finding.used > fullest[key].used:
                 fullest[key] = finding
-    return Verdict(profile=profile.name, violations=tuple(violations), usage=tuple(fullest.values()))
+    return Verdict(
+        profile=profile.name, violations=tuple(violations), usage=tuple(fullest.values()), cores=tuple(cores)
+    )

@@ -258,7 +258,7 @@ def r17_figures(facts: Facts) -> Iterator[Finding]:
             yield _core("R17", f"misstated {name}", seen, used=off, limit=0, unit="units", remedy=remedy)
 
 
-RULES = (
+CORE_RULES = (
     r01_neurons,
     r02_synaptic_memory,
     r03_total_memory,
@@ -267,6 +267,10 @@ RULES = (
     r06_axon_map,
     r07_synapse_list,
     r08_thresholds,
+)
+"""What a single core has only so much of: each yields one finding per core."""
+RULES = (
+    *CORE_RULES,
     r09_cores,
     r10_weight_bits,
     r11_threshold,

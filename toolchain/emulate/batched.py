@@ -77,6 +77,7 @@ class Emulator:
             logits=np.concatenate([part.logits for part in parts]),
             counts=tuple(np.concatenate([part.counts[k] for part in parts]) for k in hidden),
             spikes=tuple(np.concatenate([part.spikes[k] for part in parts]) for k in hidden) if record else None,
+            step_spikes=tallies[:, 3:],
             active=tallies[:, 0],
             wraps=tallies[:, 1],
             saturations=tallies[:, 2],
@@ -115,7 +116,7 @@ def _plain_sums() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The trace of one batch; tallies hold active, wraps and saturations of each layer."""
+    """The trace of one batch; tallies hold active, wraps, saturations and the spikes of each step, of each layer."""
 
     logits: npt.NDArray[np.int64]
     counts: list[npt.NDArray[np.int32]]
@@ -197,7 +198,7 @@ def _ready(layer: AnyLayer, source: Shape, network: Network, device: torch.devic
 
 
 def _neurons(neuron: Neuron, drive: Tensor, steps: int, bound: int) -> tuple[Tensor, list[int]]:
-    """Return spikes (T, samples, C, H, W) float, and [active, wraps, saturations].
+    """Return spikes (T, samples, C, H, W) float, and [active, wraps, saturations, spikes of each step].
 
     Shapes: drive (T, samples, C, H, W), or (1, samples, ...) where every step is the same; bound is that of its |a|.
     """
@@ -211,6 +212,7 @@ def _neurons(neuron: Neuron, drive: Tensor, steps: int, bound: int) -> tuple[Ten
     u = v = torch.zeros_like(drive[0], dtype=dtype)
     spikes = torch.empty((steps, *drive.shape[1:]), dtype=torch.float32, device=drive.device)
     active = wraps = saturations = 0
+    step_spikes: list[int] = []
     for t in range(steps):
         if t < len(drive):
             drive_now = drive[t].to(dtype) * 64
@@ -222,12 +224,13 @@ def _neurons(neuron: Neuron, drive: Tensor, steps: int, bound: int) -> tuple[Ten
         v = voltage.clamp(1 - LIMIT, LIMIT - 1)
         spiking = v > level
         spikes[t] = spiking
+        step_spikes.append(int(torch.count_nonzero(spiking)))
         if t < len(drive):
             active_now = int(torch.count_nonzero(drive_now + offset))
         active += active_now
         saturations += int(torch.count_nonzero(voltage <= -LIMIT))
         v.masked_fill_(spiking, 0)
-    return spikes, [active, wraps, saturations]
+    return spikes, [active, wraps, saturations, *step_spikes]
 
 
 def _wrapped(exact: Tensor) -> Tensor:

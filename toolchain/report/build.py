@@ -14,6 +14,7 @@ from toolchain.energy import figure
 from toolchain.ir import Conv, Dense, Readout
 from toolchain.profile import BudgetMemory
 from toolchain.profile import quantities as profile_quantities
+from toolchain.report.detail import per_core, raster, step_spikes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,15 +42,18 @@ def build(
     metrics: Mapping[str, Any] | None = None,
     messages: npt.NDArray[np.float64] | None = None,
     t_step_ns: float | None = None,
+    recorded: Trace | None = None,
 ) -> dict[str, Any]:
     """Return the report of a deployment as a trace showed it, JSON-able.
 
     labels: of the traced images, for the accuracy of the deployed network; stored_bytes: of the exported file; metrics: what
-    the training stages measured; messages and t_step_ns as in `energy.hardware`.
+    the training stages measured; messages and t_step_ns as in `energy.hardware`; recorded: the same first images again, with every spike, for the
+    raster; by default the trace itself, where it has them.
     """
     network, mapping, masks = deployment.network, deployment.mapping, deployment.masks
     verdict = check.check(network, mapping, profile)
     activity = _activity(network, trace)
+    activity["raster"] = raster(recorded or trace, labels)
     hardware = energy.hardware(network, mapping, profile, trace, messages=messages, t_step_ns=t_step_ns)
     activity["synops_per_image"] = {
         which: hardware["counts"][f"synops_{which}"]["value"] for which in ("nonzero", "stored")
@@ -59,7 +63,7 @@ def build(
         "model": _model(deployment.facts.get("model", {}), network, masks),
         "profile": {"name": profile.name, "sha256": profile.sha256, "description": profile.description},
         "network": _network(network, masks, deployment.facts.get("quantization", {})),
-        "mapping": _mapping(mapping, verdict),
+        "mapping": {**_mapping(mapping, verdict), "cores": per_core(mapping, verdict, profile)},
         "check": verdict.to_dict(),
         "memory": _memory(network, mapping, profile, stored_bytes),
         "activity": activity,
@@ -195,6 +199,7 @@ def _memory(
 
 def _activity(network: Network, trace: Trace) -> dict[str, Any]:
     steps = trace.n_samples * network.timesteps
+    per_step = step_spikes(trace)
     layers: list[dict[str, Any]] = []
     for index, (name, spikes) in enumerate(zip(trace.layers, trace.counts, strict=True)):
         n_neurons = int(np.prod(network.shapes[index]))
@@ -203,6 +208,7 @@ def _activity(network: Network, trace: Trace) -> dict[str, Any]:
             {
                 "name": name,
                 "spikes_per_image": total / trace.n_samples,
+                "spikes_per_step": None if per_step is None else (per_step[index] / trace.n_samples).tolist(),
                 "rate": total / (steps * n_neurons),
                 "silent_neurons": int((spikes.sum(axis=0, dtype=np.int64) == 0).sum()),
                 "active_share": None if trace.active is None else int(trace.active[index]) / (steps * n_neurons),

@@ -9,12 +9,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from toolchain.report.words import NOT_KNOWN, number, share
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import RenderableType
 
-NOT_KNOWN = "n/a"
 Notes = dict[str, int]
 """Source -> its number in the list at the end of the report"""
 
@@ -26,19 +27,6 @@ def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     parts = (_head, _layers, _cores, _memory, _activity, _eq12, _hardware, _accuracy)
     console.print(Group(*(item for part in parts for item in part(report, notes))))
     console.print(Group(*_sources(notes), *_assumptions(report)))
-
-
-def _number(value: float | None) -> str:
-    """A number a person can read: thousands set apart, four digits of a fraction."""
-    if value is None:
-        return NOT_KNOWN
-    if isinstance(value, int) or value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _share(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value:.1%}"
 
 
 def _head(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
@@ -69,11 +57,11 @@ def _layers(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType
             layer["name"],
             layer["kind"] + (f", pool {layer['pool']}" if layer["pool"] > 1 else ""),
             "x".join(map(str, layer["shape"])),
-            _number(layer["n_neurons"]),
+            number(layer["n_neurons"]),
             f"{layer['n_nonzero_weights']:,} / {layer['n_weights']:,}",
-            _number(layer["n_synapses"]),
+            number(layer["n_synapses"]),
             str(layer["weight_bits"]),
-            "-" if low is None else _number(low) if low == high else f"{low:,} to {high:,}",
+            "-" if low is None else number(low) if low == high else f"{low:,} to {high:,}",
         )
     yield table
 
@@ -85,13 +73,13 @@ def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]
         table.add_row(
             layer["name"],
             layer["format"],
-            _number(layer["n_cores"]),
+            number(layer["n_cores"]),
             " ".join(map(str, layer["tile"])),
             NOT_KNOWN if worst is None else str(worst["core"]),
             NOT_KNOWN
             if worst is None
             else f"{worst['resource']} {worst['used']:,} of {worst['limit']:,} {worst['unit']}",
-            NOT_KNOWN if worst is None else _share(worst["fill"]),
+            NOT_KNOWN if worst is None else share(worst["fill"]),
         )
     yield table
 
@@ -102,9 +90,9 @@ def _figures(title: str, figures: Mapping[str, Mapping[str, Any]], notes: Notes)
     for column in table.columns[2:4]:
         column.justify = "left"
     for name, entry in figures.items():
-        number = notes.setdefault(entry["source"], len(notes) + 1)
+        note = notes.setdefault(entry["source"], len(notes) + 1)
         known = "" if entry["value"] is None else entry["how"]
-        table.add_row(name.replace("_", " "), _number(entry["value"]), entry["unit"], known, f"({number})")
+        table.add_row(name.replace("_", " "), number(entry["value"]), entry["unit"], known, f"({note})")
     return table
 
 
@@ -121,12 +109,12 @@ def _activity(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
     for layer in activity["layers"]:
         table.add_row(
             layer["name"],
-            _number(layer["spikes_per_image"]),
-            _share(layer["rate"]),
-            _number(layer["silent_neurons"]),
-            _share(layer["active_share"]),
-            _number(layer["wraps"]),
-            _number(layer["saturations"]),
+            number(layer["spikes_per_image"]),
+            share(layer["rate"]),
+            number(layer["silent_neurons"]),
+            share(layer["active_share"]),
+            number(layer["wraps"]),
+            number(layer["saturations"]),
         )
     yield table
     for key, what in (("silent", "never spikes"), ("always_on", "always spikes")):
@@ -170,18 +158,18 @@ def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
     table = _table("Accuracy", "network", "images", "clean", "under PGD")
     for stage, metrics in accuracy.get("stages", {}).items():
         outcomes = metrics.get("validation", {})
-        clean, robust = (_share(outcomes.get(name, {}).get("accuracy")) for name in ("none", "pgd-ens"))
+        clean, robust = (share(outcomes.get(name, {}).get("accuracy")) for name in ("none", "pgd-ens"))
         table.add_row(f"after {stage}", "validation", clean, robust)
     if "deployed" in accuracy:
         found = accuracy["deployed"]
-        table.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", _share(found["accuracy"]), NOT_KNOWN)
+        table.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", share(found["accuracy"]), NOT_KNOWN)
     yield table
 
 
 def _sources(notes: Notes) -> Iterator[RenderableType]:
     yield Text("Sources", style="bold")
-    for source, number in notes.items():
-        yield Text(f"({number}) {source}")
+    for source, note in notes.items():
+        yield Text(f"({note}) {source}")
 
 
 def _assumptions(report: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -1,0 +1,89 @@
+"""How often the network was right, clean and under attack, at each stage that was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolchain.report.page import charts
+from toolchain.report.page.figures import Chart, Table, join, shown, shown_share
+from toolchain.report.words import NOT_KNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Report = Mapping[str, Any]
+
+
+def outcomes(measured: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Yield every measured accuracy with its place: training stages in their order, then the deployed network."""
+
+    def walk(node: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+        if isinstance(node.get("accuracy"), (int, float)):
+            yield keys, node
+            return
+        for key in sorted(node, key="deployed".__eq__):
+            if isinstance(node[key], dict):
+                yield from walk(node[key], (*keys, key))
+
+    yield from walk(measured, ())
+
+
+def label(keys: tuple[str, ...]) -> str:
+    """What a person calls the network measured there."""
+    match keys:
+        case ("stages", stage, "validation", _):
+            return f"after {stage}, validation"
+        case ("deployed", *_):
+            return "deployed integers, test"
+    return ", ".join(keys[:-1] or keys)
+
+
+def accuracy(report: Report) -> Iterator[Table | Chart | str]:
+    """The blocks of the section."""
+    found = list(outcomes(report["accuracy"]))
+    if not found:
+        yield "Not measured."
+        return
+    entries = [
+        (label(keys), "clean" if outcome.get("attack") in {None, "none"} else "attacked", ("accuracy", *keys))
+        for keys, outcome in found
+    ]
+    if not any(kind == "attacked" and keys[1] == "deployed" for _, kind, keys in entries):
+        rest = (
+            " Robust figures below are of the float network."
+            if any(kind == "attacked" for _, kind, _ in entries)
+            else ""
+        )
+        yield f"The robust accuracy of the deployed integers was not measured: {NOT_KNOWN}.{rest}"
+    yield Chart(
+        title="Accuracy, clean and under attack",
+        kind="dots",
+        drawings=[charts.dots(report, entries, title="Accuracy of each stage, clean and under attack")],
+        key=[("clean", "clean"), ("attacked", "under attack")],
+        note="Lines are 95 % intervals, where the report has them.",
+    )
+    rows = []
+    for (keys, outcome), (name, _, place) in zip(found, entries, strict=True):
+        interval = outcome.get("interval95")
+        ends = [shown_share(report, *place, "interval95", end) for end in range(2)] if interval else []
+        attack = outcome.get("attack", "none")
+        rows.append(
+            [
+                name,
+                f"{attack}{radius(outcome)}" if attack != "none" else "none",
+                shown_share(report, *place, "accuracy"),
+                join(ends[0], " to ", ends[1]) if ends else NOT_KNOWN,
+                shown(report, *place, "n_right") if "n_right" in outcome else NOT_KNOWN,
+                shown(report, *place, "n") if "n" in outcome else NOT_KNOWN,
+                outcome.get("backend", "float network" if keys[0] == "stages" else ""),
+            ]
+        )
+    columns = ("network", "attack", "accuracy", "95 % interval", "right", "images", "computed by")
+    yield Table(caption="Accuracy", columns=columns, rows=rows, left=frozenset({0, 1, 6}))
+
+
+def radius(outcome: Mapping[str, Any]) -> str:
+    """Of an attack, as papers write it."""
+    if "eps" not in outcome:
+        return ""
+    return f", eps {outcome['eps'] * 255:.4g}/255"
