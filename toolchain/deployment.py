@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Images = npt.NDArray[np.uint8]
     Progress = Callable[[int], None]
 
-SCHEMA = 2
+SCHEMA = 1
 CALIBRATION_IMAGES = 256
 """Training images the scales are chosen on."""
 REPORT_IMAGES = 1000
