@@ -20,7 +20,7 @@ from cli_process import COMMAND, contents
 from toolchain import deployment, store
 from toolchain.errors import FormatError
 
-N_FILES = 6
+N_FILES = 7
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -168,7 +168,7 @@ def deadly(real):
     return call
 
 os.fsync, Path.replace = deadly(os.fsync), deadly(Path.replace)
-names = ["network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "manifest.json"]
+names = ["network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "report.html", "manifest.json"]
 store.write_files(out, {name: (source / name).read_bytes() for name in names})
 print(calls)
 """

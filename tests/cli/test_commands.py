@@ -291,7 +291,7 @@ def test_exporting_the_same_model_twice_gives_identical_files(run, model, export
     for path in exported.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
         assert (tmp_path / "elsewhere" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert len(list(exported.iterdir())) == 6
+    assert len(list(exported.iterdir())) == 7
 
 
 def test_a_run_gives_what_export_takes(run, images, tmp_path):
