@@ -287,7 +287,9 @@ def test_a_folder_that_was_not_exported_is_refused(read, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "report.html"])
+@pytest.mark.parametrize(
+    "name", ["network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "report.html"]
+)
 def test_a_folder_with_a_changed_file_is_refused(read, folder, name):
     with (folder / name).open("ab") as file:
         file.write(b" ")
