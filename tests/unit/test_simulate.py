@@ -215,7 +215,7 @@ def test_an_interrupt_ends_everything_and_propagates(fake):
 def test_lava_that_cannot_be_imported_is_an_error_that_says_what_to_do(fake):
     net = fake(READY.replace('"ready"', '"refused", "reason": "no h5py"'))
     with pytest.raises(BackendError) as raised:
-        simulate.run(net, MESSAGES, timesteps=4)
+        simulate.Session().run(net, MESSAGES, timesteps=4)
     assert str(raised.value) == (
         "lava: no h5py. Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
     )
@@ -225,7 +225,7 @@ def test_without_lava_the_error_says_what_to_do(fake, monkeypatch):
     net = fake("")
     monkeypatch.setattr(simulate, "_is_installed", lambda: False)
     with pytest.raises(BackendError) as raised:
-        simulate.run(net, MESSAGES, timesteps=4)
+        simulate.Session().run(net, MESSAGES, timesteps=4)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert str(raised.value) == (
         f"lava: Lava is not installed in this Python {version}. "
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(fake, 
     with pytest.raises(
         BackendError, match=r"^lava: cannot write /proc/self/rsnn-\w+ \(.*\)\. Free some space there, or"
     ):
-        simulate.run(net, MESSAGES, timesteps=4)
+        simulate.Session().run(net, MESSAGES, timesteps=4)
 
 
 def test_importing_simulate_loads_neither_torch_nor_lava():

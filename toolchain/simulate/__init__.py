@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Kernels = Literal["stock", "fast"]
 
-__all__ = ["Session", "run"]
+__all__ = ["Session"]
 
 START_LIMIT_S = 300.0
 """Importing Lava takes 10 s; on a busy machine, or from a cold disk, far more."""
@@ -261,31 +261,6 @@ class Session:
             self.close()
             raise BackendError(backend="lava", reason=f"the Lava child process ended{log}", remedy=_RESTART)
         return []
-
-
-def run(
-    net: Path | str,
-    messages: npt.NDArray[np.integer[Any]],
-    *,
-    timesteps: int,
-    kernels: Kernels = "stock",
-    record: bool = True,
-    layers: Sequence[str] | None = None,
-    time_limit_s: float | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Trace:
-    """Return what `Session.run` does, of a session for this one network."""
-    with Session() as lava:
-        return lava.run(
-            net,
-            messages,
-            timesteps=timesteps,
-            kernels=kernels,
-            record=record,
-            layers=layers,
-            time_limit_s=time_limit_s,
-            progress=progress,
-        )
 
 
 def _is_installed() -> bool:
