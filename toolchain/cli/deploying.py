@@ -1,0 +1,202 @@
+"""Commands from a model to a proven export: demo, export, check, simulate, verify, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolchain.cli.common import (
+    folder_argument,
+    json_option,
+    kernels_option,
+    profile_option,
+    progress,
+    quantization_options,
+    require,
+    samples_option,
+    say,
+    show_result,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    Theta = Literal["layer", "channel"]
+
+
+@click.command()
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("build/demo"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=20, show_default=True, help="Test images to run on Lava."
+)
+@json_option
+def demo(out: Path, samples: int, as_json: bool) -> None:
+    """Export a shipped model, prove it on Lava, report.
+
+    Exports digits-cnn for loihi2, runs it on Lava, compares every spike with the emulator, and prints the report. Offline;
+    needs Lava, so Python 3.10.
+    """
+    from toolchain import deployment, report, resources, simulate
+
+    model = resources.model_path("digits-cnn.pt")
+    # Lava takes ten seconds to import: it does so while the model is being quantized.
+    with simulate.Session() as lava:
+        say(f"1/3 export {model.name} for loihi2 into {out}")
+        made = deployment.export(model, deployment.Settings(profile="loihi2", samples=samples), out, log=say)
+        say(f"2/3 run {samples} test images on Lava (stock kernels) and compare every spike with the emulator")
+        with progress("Lava", samples) as advance:
+            verdict = deployment.verify(out, kernels="stock", progress=advance, session=lava)
+    say("3/3 report")
+    show_result({"verify": verdict, "report": made}, as_json, lambda: _show_demo(verdict, made, out, report.render))
+    require(verdict)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@profile_option
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    show_default="build/MODEL-PROFILE",
+    help="Folder to write.",
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Test images to put beside it."
+)
+@quantization_options
+@json_option
+def export(
+    model: str,
+    profile: str,
+    out: Path | None,
+    samples: int,
+    weight_bits: int,
+    theta: Theta,
+    max_chips: int,
+    as_json: bool,
+) -> None:
+    """Deploy MODEL for PROFILE into a folder.
+
+    MODEL is a shipped name or a .pt file. Quantizes it to integers, maps it onto cores, and writes network.net (netx), samples.npz, run_lava.py, mapping.json,
+    report.json, report.html and manifest.json. If anything fails, what was in the folder stays.
+    """
+    from toolchain import deployment, report, resources
+
+    path = resources.model_path(model)
+    settings = deployment.Settings(
+        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, samples=samples
+    )
+    target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
+    made = deployment.export(path, settings, target, log=say)
+    show_result(made, as_json, lambda: report.render(made))
+    say(f"wrote {target}/; next: rsnn-deploy verify {target}")
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|DIR")
+@profile_option
+@quantization_options
+@json_option
+def check(model: str, profile: str, weight_bits: int, theta: Theta, max_chips: int, as_json: bool) -> None:
+    """Check MODEL or DIR against a profile's limits.
+
+    MODEL is a shipped name or a .pt file, which is quantized first; DIR an exported folder, whose network is taken as it
+    is. Exit code 1 where it does not fit.
+    """
+    from toolchain import deployment, show
+
+    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips)
+    result = deployment.check_limits(model, settings)
+    show_result(result, as_json, lambda: show.limits(result))
+    click.get_current_context().exit(0 if result["fits"] else 1)
+
+
+@click.command()
+@folder_argument
+@click.option(
+    "--backend",
+    type=click.Choice(["lava", "emulator"]),
+    default="lava",
+    show_default=True,
+    help="Intel's simulator, or our emulator, which computes the same integers.",
+)
+@samples_option
+@kernels_option
+@json_option
+def simulate(folder: Path, backend: str, samples: int | None, kernels: str, as_json: bool) -> None:
+    """Run the samples of an exported DIR.
+
+    Prints the class and the logits of each.
+    """
+    from toolchain import deployment, show
+
+    with progress(backend, samples) as advance:
+        result = deployment.simulate_folder(folder, backend=backend, samples=samples, kernels=kernels, progress=advance)
+    show_result(result, as_json, lambda: show.simulation(result))
+
+
+@click.command()
+@folder_argument
+@samples_option
+@kernels_option
+@click.option("--allow-silent", is_flag=True, help="Accept layers that never or always spike.")
+@json_option
+def verify(folder: Path, samples: int | None, kernels: str, allow_silent: bool, as_json: bool) -> None:
+    """Prove an exported DIR on Lava, spike for spike.
+
+    Compares the emulator with Lava in every layer, step and neuron; exit code 1 where they differ.
+    """
+    from toolchain import deployment, show
+
+    with progress("Lava", samples) as advance:
+        verdict = deployment.verify(
+            folder, samples=samples, kernels=kernels, allow_silent=allow_silent, progress=advance
+        )
+    show_result(verdict, as_json, lambda: show.verdict(verdict))
+    require(verdict)
+
+
+@click.command()
+@folder_argument
+@click.option(
+    "--energy", type=click.Choice(["all", "eq12", "hardware"]), default="all", show_default=True, help="Models."
+)
+@click.option(
+    "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one HTML page too."
+)
+@json_option
+def report(folder: Path, energy: str, html: Path | None, as_json: bool) -> None:
+    """Print what an exported DIR is and costs.
+
+    Layers, cores, memory, activity, energy, accuracy; each figure with how it is known. The page needs no network and
+    nothing but itself; export leaves one in DIR.
+    """
+    from toolchain import deployment
+    from toolchain import report as reports
+
+    made = deployment.read_report(folder, energy=energy)
+    if html:
+        deployment.write_page(folder, made, html)
+        say(f"wrote {html}")
+    show_result(made, as_json, lambda: reports.render(made))
+
+
+def _show_demo(
+    verdict: dict[str, Any], made: dict[str, Any], out: Path, render: Callable[[dict[str, Any]], None]
+) -> None:
+    from toolchain import show
+
+    render(made)
+    show.verdict(verdict)
+    click.echo(f"Everything is in {out}/: network.net runs on stock Lava with {out}/run_lava.py.")

@@ -1,0 +1,78 @@
+"""Commands of the float side: run, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from toolchain.cli.common import json_option, say, show_result
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run; goes on with what is there.",
+)
+@click.option("--until", metavar="STAGE", help="Stop after train, prune, sparse, convert or finetune.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."
+)
+@json_option
+def run(recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Train RECIPE from nothing to DIR/model.pt.
+
+    RECIPE is a shipped name or a .toml file. A run that was interrupted goes on where it was.
+    """
+    from toolchain import pipeline, show
+    from toolchain import recipe as recipes
+
+    result = pipeline.run(recipes.load(recipe, overrides=overrides), out, until=until)
+    show_result(result, as_json, lambda: show.trained(result))
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--attack",
+    type=click.Choice(["none", "fgsm", "pgd-ens"]),
+    default="pgd-ens",
+    show_default=True,
+    help="The strongest attack to try; an image counts as right if every surrogate's fails.",
+)
+@click.option("--eps", metavar="NUMBER", show_default="the recipe's", help="Radius in pixels of [0, 1], such as 8/255.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), show_default="all", help="Test images to attack, from the first."
+)
+@click.option("--data", metavar="DATA", help="Another data set: digits, or an .npz file.")
+@json_option
+def evaluate(model: str, attack: str, eps: str | None, samples: int | None, data: str | None, as_json: bool) -> None:
+    """Measure clean and robust test accuracy.
+
+    MODEL is a shipped name or a .pt file; what is measured is its float network, before quantization.
+    """
+    from toolchain import evaluate as evaluation
+    from toolchain import resources
+
+    result = evaluation.evaluate(
+        resources.model_path(model), attack=attack, eps=_fraction(eps), samples=samples, data=data, log=say
+    )
+    show_result(result, as_json, lambda: evaluation.render(result))
+
+
+def _fraction(text: str | None) -> float | None:
+    """Return 8/255 or 0.03 as a number."""
+    if text is None:
+        return None
+    try:
+        numerator, _, denominator = text.partition("/")
+        value = float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"expected a number such as 8/255 or 0.03, got {text!r}", param_hint="--eps") from None
+    if not 0 <= value <= 1:
+        raise click.BadParameter(f"expected 0 to 1, got {value:g}", param_hint="--eps")
+    return value
