@@ -175,16 +175,16 @@ def _terms(
     counts: Mapping[str, Figure], profile: HardwareProfile, n_chips: int, latency_us: float | None
 ) -> dict[str, Figure]:
     """Each term in nJ, or None with the reason as its source."""
-    energy = profile.energy
+    energy = profile.energy.coefficients
     terms = {
-        "synapses_nonzero": _term(counts["synops_nonzero"], energy.synapse_pj),
-        "synapses_stored": _term(counts["synops_stored"], energy.synapse_pj),
+        "synapses_nonzero": _term(counts["synops_nonzero"], energy.synapse_shared_pj),
+        "synapses_stored": _term(counts["synops_stored"], energy.synapse_shared_pj),
         "updates_active": _term(counts["updates_active"], energy.update_active_pj),
         "updates_inactive": _term(counts["updates_inactive"], energy.update_inactive_pj),
         "spikes": _term(counts["spikes"], energy.spike_pj),
         "hops": figure(None, "nJ/image", "modelled", "omitted: cores have no positions on the mesh here"),
     }
-    static = energy.static_w
+    static = profile.energy.static_w
     value, reason = None, "omitted: the time of a step is unknown"
     if static.value is None:
         reason = f"omitted: {static.source}"
@@ -195,7 +195,9 @@ def _terms(
     return terms
 
 
-def _term(count: Figure, each: Quantity[float | None]) -> Figure:
+def _term(count: Figure, each: Quantity[float | None] | None) -> Figure:
+    if each is None:
+        return figure(None, "nJ/image", "modelled", "omitted: no part of this set of coefficients")
     if each.value is None:
         return figure(None, "nJ/image", "modelled", f"omitted: {each.source}")
     if count["value"] is None:

@@ -172,11 +172,11 @@ def test_wrong_usage_is_one_json_object_too(run, case):
 UNKNOWN = {
     "profile": (
         ["check", "digits-cnn", "--profile", "loihi3"],
-        "loihi3: no file of this name and no shipped profile; shipped: loihi1, loihi2",
+        "loihi3: no file of this name and no shipped profile; shipped: generic45, loihi1, loihi2, speck2f",
     ),
     "profile to show": (
         ["profiles", "show", "loihi3"],
-        "loihi3: no file of this name and no shipped profile; shipped: loihi1, loihi2",
+        "loihi3: no file of this name and no shipped profile; shipped: generic45, loihi1, loihi2, speck2f",
     ),
     "model": (
         ["export", "vgg99", "--profile", "loihi2"],
@@ -240,7 +240,7 @@ def test_an_error_inside_is_one_sentence_and_the_trace_is_for_those_who_ask(monk
 
 def test_arguments_come_from_the_shell_and_the_exit_code_goes_to_it():
     done = subprocess.run([*COMMAND, "profiles", "list"], capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["loihi1", "loihi2"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["generic45", "loihi1", "loihi2", "speck2f"]
     assert done.stderr == ""
     done = subprocess.run([*COMMAND, "profiles", "show", "x"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -277,8 +277,8 @@ def test_profiles_show_prints_every_number_with_unit_status_and_source(run):
         "status": "fitted",
         "source": loaded.core.neurons.source,
     }
-    assert "value" not in shown["quantities"]["energy.synapse_pj"] or (
-        shown["quantities"]["energy.synapse_pj"]["value"] is None
+    assert "value" not in shown["quantities"]["energy.unpublished.synapse_sparse_pj"] or (
+        shown["quantities"]["energy.unpublished.synapse_sparse_pj"]["value"] is None
     )
     assert "n/a" in run("profiles", "show", "loihi2").out
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import sys
 
 import pytest
 
 from toolchain import profile, resources
-from toolchain.errors import ConfigError
+from toolchain.errors import ConfigError, UnsupportedError
 
-SHIPPED = ("loihi1", "loihi2")
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CHIPS = ("loihi1", "loihi2")
+SHIPPED = (*CHIPS, "generic45", "speck2f")
 
 
 def table(name="loihi2"):
-    return copy.deepcopy(profile.tomllib.loads(resources.profile_path(name).read_text(encoding="utf-8")))
+    return tomllib.loads(resources.profile_path(name).read_text(encoding="utf-8"))
 
 
 def faults(changed):
@@ -26,15 +32,15 @@ def faults(changed):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_profile_loads_by_name_and_by_path_and_knows_its_hash(name):
     path = resources.profile_path(name)
-    loaded = profile.load(name)
-    assert loaded == profile.load(path)
+    loaded = profile.read(name)
+    assert loaded == profile.read(path)
     assert loaded.name == name
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_number_has_a_unit_a_status_and_a_citation(name):
-    loaded = profile.load(name)
+    loaded = profile.read(name)
     for path, quantity, what in profile.quantities(loaded):
         assert quantity.status in profile.STATUSES, path
         assert quantity.unit, path
@@ -45,7 +51,7 @@ def test_every_number_has_a_unit_a_status_and_a_citation(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_source_is_cited(name):
-    loaded = profile.load(name)
+    loaded = profile.read(name)
     cited = {quantity.source for _, quantity, _ in profile.quantities(loaded)}
     for key, citation in loaded.sources.items():
         assert any(source.startswith(citation) for source in cited), key
@@ -53,12 +59,28 @@ def test_every_source_is_cited(name):
 
 def test_loihi2_publishes_no_energy_an_operation():
     energy = profile.load("loihi2").energy
-    assert (energy.synapse_pj.value, energy.update_active_pj.value, energy.spike_pj.value) == (None, None, None)
+    known = [path for path, q, _ in profile.quantities(profile.load("loihi2")) if ".unpublished." in path and q.value]
+    assert (energy.default, known) == ("unpublished", [])
     assert energy.static_w.value == pytest.approx(0.232)
 
 
+def test_loihi1_has_two_sets_of_coefficients_and_names_the_one_to_use_unasked():
+    energy = profile.load("loihi1").energy
+    assert sorted(energy.sets) == ["davies2018", "sanafe"]
+    assert energy.coefficients is energy.sets["davies2018"]
+    for name, status in (("davies2018", "simulated"), ("sanafe", "fitted")):
+        found = {q.status for path, q, _ in profile.quantities(profile.load("loihi1")) if f".{name}." in path}
+        assert found == {status}, "a set mixes sources"
+    assert energy.sets["davies2018"].message_pj is None, "a term that is no part of a set's model"
+
+
+def test_a_proxy_is_labelled_as_assumed():
+    chip = profile.load("loihi2")
+    assert {q.status for path, q, _ in profile.quantities(chip) if ".loihi1_proxy." in path} == {"assumed"}
+
+
 def test_only_loihi2_sends_graded_messages():
-    assert [profile.load(name).precision.graded for name in SHIPPED] == [False, True]
+    assert [profile.load(name).precision.graded for name in CHIPS] == [False, True]
 
 
 def test_five_faults_are_listed_at_once():
@@ -185,12 +207,118 @@ def test_an_unknown_name_lists_the_shipped_ones():
 def test_a_profile_is_shown_with_its_sources_and_unknowns(capsys):
     profile.render(profile.load("loihi2"))
     out = capsys.readouterr().out
-    assert "energy.synapse_pj" in out
+    assert "energy.unpublished.synapse_sparse_pj" in out
     assert "n/a" in out
     assert "technology brief, 2021" in out
 
 
 def test_a_profile_goes_to_plain_types():
     found = profile.to_dict(profile.load("loihi1"))
-    assert found["quantities"]["energy.synapse_pj"]["value"] == pytest.approx(23.6)
+    assert found["quantities"]["energy.davies2018.synapse_sparse_pj"]["value"] == pytest.approx(23.6)
     assert found["quantities"]["precision.weight_widths"]["value"] == (1, 2, 3, 4, 5, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda energy: energy.pop("default"), "energy.default: expected one of davies2018, sanafe, got ''"),
+        (
+            lambda energy: energy.update(default="mine"),
+            "energy.default: expected one of davies2018, sanafe, got 'mine'",
+        ),
+        (lambda energy: energy.pop("static_w"), "energy.static_w: missing"),
+        (lambda energy: energy["sanafe"].pop("hop_ew_pj"), "energy.sanafe.hop_ew_pj: missing"),
+        (
+            lambda energy: energy.update(static_W=energy["static_w"]),
+            "energy.static_W: unknown key; did you mean energy.static_w?; coefficients stand in [energy.NAME]",
+        ),
+    ],
+)
+def test_a_set_of_coefficients_is_complete_and_one_is_the_default(change, fault):
+    changed = table("loihi1")
+    change(changed["energy"])
+    assert faults(changed) == (fault,)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("generic45", "generic45: this profile has no cores. Name a chip, such as loihi2"),
+        (
+            "speck2f",
+            "speck2f: this chip runs a layer a core; networks are not placed on it. Only `check` knows its limits",
+        ),
+    ],
+)
+def test_a_profile_without_cores_to_place_on_is_refused_as_a_chip(name, sentence):
+    with pytest.raises(UnsupportedError) as raised:
+        profile.load(name)
+    assert str(raised.value) == sentence
+
+
+def test_lists_that_belong_together_have_one_length():
+    changed = table("generic45")
+    changed["operations"]["sram_access_pj"]["value"] = [10.0, 20]
+    assert faults(changed) == ("operations.sram_access_pj: expected 3 numbers, as sram_bytes has, got 2",)
+    changed = table("speck2f")
+    changed["layers"]["neuron_entries"]["value"] = [1]
+    assert faults(changed) == ("layers.neuron_entries: expected 9 numbers, as kernel_entries has, got 1",)
+
+
+SMALL = """
+extends = "loihi2"
+name = "small"
+
+[sources]
+bench = "measured on my desk"
+
+[core]
+neurons = { value = 100, unit = "neurons", status = "measured", source = "bench" }
+"""
+
+
+def own(tmp_path, text, name="small.toml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_profile_overrides_single_keys_of_the_one_it_extends(tmp_path):
+    base, small = profile.load("loihi2"), profile.load(own(tmp_path, SMALL))
+    changed = {
+        path: q.value
+        for (path, q, _), (_, before, _) in zip(profile.quantities(small), profile.quantities(base), strict=True)
+        if q != before
+    }
+    assert changed == {"core.neurons": 100}
+    assert (small.name, small.core.neurons.source) == ("small", "measured on my desk")
+    assert small.sha256 != base.sha256
+
+
+def test_the_hash_of_a_profile_covers_what_it_extends(tmp_path):
+    own(tmp_path, SMALL, "base.toml")
+    path = own(tmp_path, 'extends = "base.toml"', "mine.toml")
+    before = profile.load(path).sha256
+    own(tmp_path, SMALL.replace("100", "101"), "base.toml")
+    assert profile.load(path).sha256 != before
+    assert profile.load(path).core.neurons.value == 101
+
+
+def test_another_formula_replaces_the_memory_section_as_a_whole(tmp_path):
+    with pytest.raises(ConfigError, match=r"memory\.word_bits: missing"):
+        profile.load(own(tmp_path, SMALL + '\n[memory]\nformula = "lists"\n'))
+
+
+def test_profiles_that_extend_each_other_are_refused(tmp_path):
+    own(tmp_path, 'extends = "b.toml"', "a.toml")
+    path = own(tmp_path, 'extends = "a.toml"', "b.toml")
+    with pytest.raises(ConfigError, match=r"extends: b\.toml extends this file in turn"):
+        profile.load(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"), [("3", "expected a profile's name or file, got 3"), ('"loihi9"', "loihi9")]
+)
+def test_what_a_profile_extends_must_exist(tmp_path, given, fault):
+    with pytest.raises(ConfigError, match=fault):
+        profile.load(own(tmp_path, f"extends = {given}"))

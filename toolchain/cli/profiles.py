@@ -18,7 +18,7 @@ def list_profiles(as_json: bool) -> None:
     """List the shipped profiles."""
     from toolchain import profile, resources
 
-    loaded = [profile.load(name) for name in resources.profiles()]
+    loaded = [profile.read(name) for name in resources.profiles()]
     lines = [f"{item.name:10} {item.description}" for item in loaded]
     result = {"profiles": [{"name": item.name, "description": item.description} for item in loaded]}
     show_result(result, as_json, lambda: click.echo("\n".join(lines)))
@@ -31,7 +31,7 @@ def show_profile(name: str, as_json: bool) -> None:
     """Print every number of PROFILE with its unit, how it is known and its source."""
     from toolchain import profile
 
-    loaded = profile.load(name)
+    loaded = profile.read(name)
     show_result(profile.to_dict(loaded), as_json, lambda: profile.render(loaded))
 
 
@@ -42,6 +42,6 @@ def check_profile(file: str, as_json: bool) -> None:
     """Check a profile of your own; every fault is listed."""
     from toolchain import profile
 
-    loaded = profile.load(file)
+    loaded = profile.read(file)
     result = {"name": loaded.name, "valid": True}
     show_result(result, as_json, lambda: click.echo(f"{file}: profile {loaded.name} is valid"))
