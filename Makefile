@@ -9,12 +9,13 @@ RUN := .venv/bin/
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all check format docs constraints clean
+.PHONY: help install demo test test-slow test-all bench check format docs constraints clean
 
 help:
 	@echo "make demo      export, simulate on Lava, verify and report the shipped model (build/demo/)"
 	@echo "make test      the test suite, under ten minutes"
 	@echo "make test-all  with the slow suites (make test-slow: only those)"
+	@echo "make bench     measure, and write docs/performance.md (make bench ONLY=emulator: only that)"
 	@echo "make check     format, lint, types, docs"
 	@echo "make format    apply formatting and safe fixes"
 	@echo "make docs      regenerate the generated pages of docs/"
@@ -43,6 +44,9 @@ test-slow: install
 	$(THREADS) $(RUN)python -m pytest -m slow
 
 test-all: test test-slow
+
+bench: install
+	PYTHONPATH=tests $(RUN)python -m bench $(if $(ONLY),--only $(ONLY))
 
 check: install
 	$(RUN)ruff format --check .
