@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolchain import spiking
+from toolchain import percentiles, spiking
 from toolchain.train import pixels, stream
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ def convert(net: Net, split: Split, recipe: Recipe) -> None:
         for norm in _norms(net):
             norm.reset_running_stats()
         for layer in spiking.neurons(net):
-            greatest = max(_percentile(_input_of(layer, net, batch), settings.percentile) for batch in batches)
+            greatest = max(
+                percentiles.percentile([_input_of(layer, net, batch)], settings.percentile) for batch in batches
+            )
             layer.v_th.fill_(max(greatest, spiking.V_TH_MIN))
         for layer in spiking.neurons(net):
             layer.v_th.mul_(settings.scale).clamp_(min=spiking.V_TH_MIN)
@@ -85,8 +86,3 @@ def _input_of(layer: IF, net: Net, images: Tensor) -> Tensor:
         handle.remove()
         net.eval()
     raise AssertionError("an IF layer of the body is always reached")
-
-
-def _percentile(x: Tensor, percent: float) -> float:
-    """The percentile of all elements, by selection: torch.quantile refuses more than 16 million."""
-    return float(np.percentile(x.cpu().numpy(), percent, overwrite_input=True))

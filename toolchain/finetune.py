@@ -34,9 +34,14 @@ def finetune_ann(
 def finetune_snn(
     net: Net, mask: Mask, split: Split, recipe: Recipe, *, start: Epoch | None = None, after: AfterEpoch = ignore
 ) -> None:
-    """The masked spiking network is trained, thresholds included; pruned weights are exactly zero."""
+    """The masked spiking network is trained, thresholds included; pruned weights are exactly zero.
+
+    An ANN is first made to spike as it is: so the network is trained from scratch, end to end.
+    """
     weights = nets.prunable(net)
-    spiking.configure(net, surrogate=spiking.surrogate(recipe.finetune.surrogate))
+    spiking.configure(
+        net, mode="snn", timesteps=recipe.timesteps, surrogate=spiking.surrogate(recipe.finetune.surrogate)
+    )
     fit(
         net,
         split,

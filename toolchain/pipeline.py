@@ -1,4 +1,4 @@
-"""The main path, from a recipe to a model: train, prune, sparse, convert, finetune.
+"""The main path, from a recipe to a model: train, prune, sparse, convert, finetune, or what of these the recipe's method takes.
 
 Each stage starts from the file the stage before it left, and leaves its own; a run that is killed goes on from its last
 epoch and ends bit for bit as one that was not.
@@ -54,16 +54,17 @@ def run(
     """
     from toolchain import data
 
-    if until is not None and until not in STAGES:
-        raise ConfigError(where="--until", faults=(f"expected one of {', '.join(STAGES)}, got {until!r}",))
+    stages = recipe.stages
+    if until is not None and until not in stages:
+        raise ConfigError(where="--until", faults=(f"expected one of {', '.join(stages)}, got {until!r}",))
     _claim(out, recipe)
     settings = recipe.data
     loaded = data.load(settings.source, layout=settings.layout, validation=settings.validation)
     show = progress or printer()
-    last = until or STAGES[-1]
+    last = until or stages[-1]
     model: Model | None = None
     with _threads(recipe.threads):
-        for stage in STAGES[: STAGES.index(last) + 1]:
+        for stage in stages[: stages.index(last) + 1]:
             path = _file(out, stage)
             if not path.exists():
                 store.save(_do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
@@ -81,6 +82,7 @@ def run(
         "stage": last,
         "sha256": store.sha256(_file(out, last)),
         "sparsity": model.sparsity,
+        "layer_sparsity": model.layer_sparsity,
         "n_weights": model.n_weights,
         "n_nonzero_weights": model.n_nonzero_weights,
         "metrics": dict(model.metrics),
@@ -231,14 +233,21 @@ def _measure(net: Net, model: Model, validation: Split) -> dict[str, Any]:
     from toolchain import evaluate
 
     recipe = model.recipe
+    some = validation.first(recipe.attack.validation or len(validation))
     outcomes = {
         attack: evaluate.attacked(
-            net, validation, attack, eps=recipe.attack.eps, steps=recipe.attack.steps, seed=recipe.seed
+            net,
+            validation if attack == "none" else some,
+            attack,
+            eps=recipe.attack.eps,
+            steps=recipe.attack.steps,
+            seed=recipe.seed,
         ).to_dict()
         for attack in ("none", "pgd-ens")
     }
     return {
         "sparsity": model.sparsity,
+        "layer_sparsity": model.layer_sparsity,
         "validation": outcomes,
         "dead_channels": dead_channels(net, validation),
         "thresholds": {name: float(t) for name, t in model.state.items() if name.endswith(".v_th")},

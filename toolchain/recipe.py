@@ -2,6 +2,8 @@
 
 Every key has a default and a line that documents it, in the dataclasses below. The stages a recipe describes, in order:
 train (dense network), prune (its mask), sparse (masked finetuning), convert (to spikes), finetune (the spiking network).
+With `method = "end-to-end"`, the baseline, two of them: prune (a mask for a network of random weights) and finetune (the
+spiking network, trained from scratch under it).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAGES = ("train", "prune", "sparse", "convert", "finetune")
+END_TO_END = ("prune", "finetune")
 
 _N_PARAMETERS = {"piecewise-linear": 1, "exponential": 2, "rectangular": 1, "straight-through": 0, "bptr": 0}
 
@@ -81,12 +84,26 @@ class TrainSettings:
 class PruneSettings:
     """Section [prune]: the mask."""
 
-    method: Literal["hydra", "lwm", "none"] = _key("hydra", "learned scores, layerwise weight magnitude, or no mask")
-    sparsity: float = _key(0.9, "share of each layer's weights that are pruned", low=0, high=0.9999)
-    epochs: int = _key(20, "passes over the training images (hydra)", low=0)
+    method: Literal["hydra", "harp", "lwm", "random", "file", "none"] = _key(
+        "hydra",
+        "scores learned for a share of each layer (`hydra`), for shares learned too (`harp`), each layer's greatest "
+        "weights (`lwm`), a `random` mask, the mask of a `file`, or no mask",
+    )
+    mask: str = _key("", "`file`: an .npz of boolean arrays by weight, a model.pt, or a pruned state dict")
+    sparsity: float = _key(
+        0.9, "share of the weights that are pruned: of each layer, or with `harp` of all", low=0, high=0.9999
+    )
+    epochs: int = _key(20, "passes over the training images (hydra, harp)", low=0)
     lr: float = _key(0.1, "learning rate at the start", low=0)
     weight_decay: float = _key(1e-4, "L2 penalty", low=0)
     batch: int = _key(128, "images a step", low=2)
+    pressure: float = _key(
+        1.0, "`harp`: its penalty starts at this times the share to keep: 0.01 at 99 %, as published", low=0
+    )
+    settle: bool = _key(
+        True,
+        "`harp`: shares that still keep too much after the last epoch are scaled down to what was asked for",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +144,7 @@ class AttackSettings:
 
     eps: float = _key(8 / 255, "radius, in pixels of [0, 1]", low=0, high=1)
     steps: int = _key(10, "PGD steps, of size 2.5 * eps / steps", low=1)
+    validation: int = _key(0, "validation images that are attacked after each stage, the first ones; 0: all", low=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +152,9 @@ class Recipe:
     """Everything a run depends on. Two runs of equal recipes on equal data give equal models."""
 
     name: str = _key("model", "name of the model")
+    method: Literal["convert", "end-to-end"] = _key(
+        "convert", "an ANN is trained and converted, or the spiking network is trained from random weights"
+    )
     seed: int = _key(0, "seed of everything random but the data split, which is fixed", low=0, high=2**31)
     timesteps: int = _key(8, "steps an image in the spiking network", low=1, high=1024)
     threads: int = _key(2, "CPU threads; part of the recipe because it orders floating point sums", low=1, high=256)
@@ -146,6 +167,11 @@ class Recipe:
     convert: ConvertSettings = ConvertSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     attack: AttackSettings = AttackSettings()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of a run, in order."""
+        return STAGES if self.method == "convert" else END_TO_END
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain types that JSON can hold; `from_dict` is its inverse."""
@@ -279,8 +305,8 @@ def _convert(hint: Any, raw: Any) -> Any:
             return raw
     if hint is float:
         return _number(raw)
-    if not isinstance(raw, hint) or isinstance(raw, bool):
-        raise ValueError(f"expected {hint.__name__}, got {raw!r}")  # noqa: TRY004
+    if not isinstance(raw, hint) or isinstance(raw, bool) != (hint is bool):
+        raise ValueError(f"expected {hint.__name__}, got {raw!r}")
     return raw
 
 
@@ -318,6 +344,10 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "model.layers: two pools follow each other; put a convolution between them"
     if recipe.model.kernel % 2 == 0:
         yield f"model.kernel: expected an odd number, got {recipe.model.kernel}"
+    if (recipe.prune.method == "file") != bool(recipe.prune.mask):
+        yield 'prune.mask: expected a path with prune.method = "file", and none without'
+    if recipe.method == "end-to-end" and recipe.prune.method in {"hydra", "harp", "lwm"}:
+        yield f'prune.method: "{recipe.prune.method}" needs a trained network; end to end, use random, file or none'
     try:
         parse_surrogate(recipe.finetune.surrogate)
     except ValueError as error:

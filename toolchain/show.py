@@ -73,6 +73,8 @@ def trained(result: Mapping[str, Any]) -> None:
         clean, robust = (f"{metrics['validation'][name]['accuracy']:.1%}" for name in ("none", "pgd-ens"))
         table.add_row(stage, clean, robust, f"{metrics['sparsity']:.2%}")
     console.print(table)
+    layers = ", ".join(f"{name} {share:.2%}" for name, share in result["layer_sparsity"].items())
+    console.print(f"sparsity of each layer: {layers}", highlight=False)
     kept, total = result["n_nonzero_weights"], result["n_weights"]
     console.print(f"{result['model']}: {kept:,} of {total:,} weights kept; sha256 {result['sha256'][:16]}")
 

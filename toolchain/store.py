@@ -83,6 +83,14 @@ class Model:
         """Share of the weights that is pruned."""
         return 1 - self.n_nonzero_weights / self.n_weights
 
+    @property
+    def layer_sparsity(self) -> dict[str, float]:
+        """Share of each layer's weights that is pruned, by the layer's name."""
+        return {
+            name.removesuffix(".weight"): 1 - int(self.mask.get(name, tensor != 0).sum()) / tensor.numel()
+            for name, tensor in self._weights().items()
+        }
+
     def _weights(self) -> dict[str, torch.Tensor]:
         return {
             name: tensor for name, tensor in self.state.items() if name.endswith(".weight") and tensor.ndim in {2, 4}

@@ -64,10 +64,12 @@ class Epoch:
 
 
 AfterEpoch = Callable[[Epoch], None]
+BeforeEpoch = Callable[[int], None]
+"""It is given the number of the epoch that begins, from 0."""
 
 
-def ignore(_epoch: Epoch) -> None:
-    """Nothing happens after an epoch."""
+def ignore(_epoch: Epoch | int) -> None:
+    """Nothing happens before or after an epoch."""
 
 
 def train(net: Net, split: Split, recipe: Recipe, *, start: Epoch | None = None, after: AfterEpoch = ignore) -> None:
@@ -136,6 +138,7 @@ def fit(
     seed: tuple[int, str],
     masks: Mapping[nn.Parameter, Tensor] | None = None,
     start: Epoch | None = None,
+    before: BeforeEpoch = ignore,
     after: AfterEpoch = ignore,
 ) -> None:
     """`model` has gone through the schedule's epochs of SGD, from `start` where given; it ends in evaluation mode.
@@ -155,6 +158,7 @@ def fit(
     n_batches = max(1, math.ceil(len(labels) / schedule.batch) - (len(labels) % schedule.batch == 1))
     model.train()
     for epoch in range(done, schedule.epochs):
+        before(epoch)
         generator = stream(*seed, epoch)
         order = torch.randperm(len(labels), generator=generator)
         total = 0.0

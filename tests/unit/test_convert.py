@@ -3,7 +3,7 @@ import pytest
 import torch
 from toy import SHAPE, net, split, toy
 
-from toolchain import convert, spiking
+from toolchain import convert, percentiles, spiking
 from toolchain.train import pixels
 
 
@@ -67,3 +67,19 @@ def test_more_steps_bring_the_rates_to_the_relu_networks():
     # A hard reset loses what exceeds the threshold: the rate is 1 / ceil(V / x).
     expected = torch.where(inputs > 0, 1 / torch.ceil(layer.v_th / inputs.clamp(min=1e-9)), 0)
     assert (rate - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("percent", [0.0, 1.0, 50.0, 99.7, 100.0])
+@pytest.mark.parametrize("n", [1, 2, 7, 20_001])
+def test_a_percentile_by_counting_is_that_of_a_sort(percent, n, monkeypatch):
+    """Over many chunks and parts, negative numbers, ties, both zeros and subnormal numbers included."""
+    monkeypatch.setattr(percentiles, "CHUNK", 1000)
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(n).astype(np.float32) * 10.0 ** rng.integers(-40, 20, n)
+    x[::3] = rng.choice(np.float32([0.0, -0.0, 1.5]), len(x[::3]))
+    x = x.astype(np.float32)
+    ordered = np.sort(x).astype(np.float64)
+    place = percent / 100 * (n - 1)
+    low, high = ordered[int(place)], ordered[min(int(place) + 1, n - 1)]
+    parts = [torch.from_numpy(part) for part in np.array_split(x, 3) if len(part)]
+    assert percentiles.percentile(parts, percent) == low + (place - int(place)) * (high - low)

@@ -14,7 +14,7 @@ import toolchain
 PACKAGE = Path(toolchain.__file__).parent
 
 VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
-FLOAT_SIDE = {"data", "nets", "spiking", "attacks", "train", "prune", "convert", "finetune", "quantize"}
+FLOAT_SIDE = {"data", "nets", "spiking", "attacks", "train", "prune", "percentiles", "convert", "finetune", "quantize"}
 CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "report"}
 ABOVE = {"pipeline", "deployment", "evaluate"}
 TOP = {"cli", "show", "progress"}

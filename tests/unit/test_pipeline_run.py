@@ -51,7 +51,8 @@ def test_every_stage_leaves_a_model_and_its_metrics(done):
     assert {entry.name for entry in out.iterdir()} == names
     assert list(result["metrics"]) == list(recipe.STAGES)
     last = result["metrics"]["finetune"]
-    assert set(last) == {"sparsity", "validation", "dead_channels", "thresholds"}
+    assert set(last) == {"sparsity", "layer_sparsity", "validation", "dead_channels", "thresholds"}
+    assert last["layer_sparsity"] == result["layer_sparsity"] == {"conv1": 0.75, "conv2": 0.75, "readout": 0.75}
     assert last["validation"]["pgd-ens"]["n"] == 14
     assert set(last["dead_channels"]) == {"act1", "act2"}
 
@@ -198,3 +199,40 @@ def test_without_a_terminal_progress_is_a_line_a_stage_and_few_epochs(capsys, do
     assert sum("validation accuracy" in line for line in lines) == 5
     assert len(lines) < 10
     assert not any("\r" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def baseline(source, done, tmp_path_factory):
+    """A spiking network trained end to end under the mask of the finished run: its recipe and folder."""
+    _, folder, _, _ = done
+    mask = {"method": "file", "mask": str(folder / "prune.pt")}
+    made = toy(data={"source": source}, method="end-to-end", prune=mask)
+    out = tmp_path_factory.mktemp("baseline")
+    pipeline.run(made, out)
+    return made, out
+
+
+def test_end_to_end_trains_a_spiking_network_from_random_weights_under_the_given_mask(done, baseline):
+    _, folder, _, _ = done
+    _, out = baseline
+    assert {entry.name for entry in out.iterdir()} == {"recipe.json", "prune.pt", "model.pt"}
+    model, given = store.load(out / "model.pt"), store.load(folder / "prune.pt")
+    assert (model.stage, model.mode) == ("finetune", "snn")
+    assert all(torch.equal(model.mask[name], kept) for name, kept in given.mask.items())
+    assert all(torch.equal(model.state[name] != 0, kept) for name, kept in given.mask.items())
+    start = store.load(out / "prune.pt")
+    assert {start.state[f"act{n}.v_th"].item() for n in (1, 2)} == {1.0}
+    assert model.state["act1.v_th"].item() != 1.0
+
+
+def test_end_to_end_with_a_random_mask_repeats_to_the_byte(source, tmp_path):
+    made = toy(data={"source": source}, method="end-to-end", prune={"method": "random"})
+    one, other = (pipeline.run(made, tmp_path / name) for name in ("one", "other"))
+    assert one["sha256"] == other["sha256"]
+    assert one["sparsity"] == 0.75
+
+
+def test_the_attacked_validation_images_can_be_fewer(source, tmp_path):
+    made = toy(data={"source": source}, attack={"validation": 5})
+    metrics = pipeline.run(made, tmp_path, until="train")["metrics"]["train"]
+    assert [metrics["validation"][name]["n"] for name in ("none", "pgd-ens")] == [14, 5]
