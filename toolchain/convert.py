@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from toolchain import percentiles, spiking
+from toolchain import nets, percentiles, spiking
 from toolchain.train import pixels, stream
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def convert(net: Net, split: Split, recipe: Recipe) -> None:
     batches, with the thresholds before it in place and batch norm on batch statistics; then all V are scaled.
     """
     settings = recipe.convert
+    net.eval()
     spiking.configure(net, mode="snn", timesteps=settings.timesteps)
     order = torch.randperm(len(split), generator=stream(recipe.seed, "convert"))
     images = pixels(split.images)[order]
     batches = torch.split(images, settings.batch)[: settings.batches]
     batches = batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 else batches
     with torch.no_grad():
-        for norm in _norms(net):
+        for norm in nets.norms(net):
             norm.reset_running_stats()
         for layer in spiking.neurons(net):
             greatest = max(
@@ -52,11 +53,11 @@ def convert(net: Net, split: Split, recipe: Recipe) -> None:
 
 def estimate_statistics(net: Net, split: Split, batch: int) -> None:
     """The batch norm statistics of `net` are the means over the training images' batches; it is in evaluation mode."""
-    momenta = [(norm, norm.momentum) for norm in _norms(net)]
+    momenta = [(norm, norm.momentum) for norm in nets.norms(net)]
     for norm, _ in momenta:
         norm.reset_running_stats()
         norm.momentum = None  # type: ignore[assignment]  # torch's word for a cumulative mean
-    net.train()
+        norm.train()
     with torch.no_grad():
         for images in torch.split(pixels(split.images), batch):
             if len(images) > 1:
@@ -66,10 +67,6 @@ def estimate_statistics(net: Net, split: Split, batch: int) -> None:
     net.eval()
 
 
-def _norms(net: Net) -> list[nn.BatchNorm2d]:
-    return [layer for layer in net.body if isinstance(layer, nn.BatchNorm2d)]
-
-
 def _input_of(layer: IF, net: Net, images: Tensor) -> Tensor:
     """What reaches an IF layer, with batch norm on the statistics of this batch."""
 
@@ -77,7 +74,8 @@ def _input_of(layer: IF, net: Net, images: Tensor) -> Tensor:
         raise _Reached(inputs[0])
 
     handle = layer.register_forward_pre_hook(stop)
-    net.train()
+    for norm in nets.norms(net):
+        norm.train()
     try:
         net(images)
     except _Reached as reached:

@@ -262,7 +262,7 @@ def dead_channels(net: Net, split: Split) -> dict[str, int]:
     from toolchain.train import pixels
 
     found: dict[str, int] = {}
-    layers = {name: layer for name, layer in net.body.named_children() if isinstance(layer, IF)}
+    layers = {name: layer for name, layer in net.body.named_modules() if isinstance(layer, IF)}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_layer: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:

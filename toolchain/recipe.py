@@ -54,9 +54,19 @@ class DataSettings:
 class ModelSettings:
     """Section [model]."""
 
-    layers: tuple[int | str, ...] = _key((32, "A", 64, "A"), 'channels of each convolution; "A" is a 2x2 average pool')
-    hidden: tuple[int, ...] = _key((), "widths of hidden linear layers before the last one", low=1)
-    kernel: int = _key(3, "width of the convolutions' kernels; odd, padded to keep the map's size", low=1, high=15)
+    architecture: Literal["cnn", "vgg11", "vgg11-gap", "vgg16", "wrn"] = _key(
+        "cnn",
+        "`vgg11-gap` ends in a global average (for 64x64 images), `wrn` is a wide ResNet; only `cnn` takes `layers`, `hidden`, `kernel`",
+    )
+    width: int = _key(
+        64, "channels of the first convolution (vgg) or group of blocks (wrn: 16 k); later ones follow", low=1
+    )
+    depth: int = _key(28, "layers of a wrn: 6 n + 4", low=10)
+    layers: tuple[int | str, ...] = _key(
+        (32, "A", 64, "A"), 'channels of each convolution of a cnn; "A" is a 2x2 average pool'
+    )
+    hidden: tuple[int, ...] = _key((), "widths of a cnn's hidden linear layers before the last one", low=1)
+    kernel: int = _key(3, "width of a cnn's kernels; odd, padded to keep the map's size", low=1, high=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,16 +344,7 @@ def _check_range(value: Any, limits: Any) -> None:
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """Faults that take more than one look at one value."""
-    layers = recipe.model.layers
-    for item in layers:
-        if item != "A" and (not isinstance(item, int) or item < 1):
-            yield f'model.layers: expected positive channels or "A", got {item!r}'
-    if not layers or layers[0] == "A":
-        yield "model.layers: expected a convolution's channels first"
-    if any(one == other == "A" for one, other in itertools.pairwise(layers)):
-        yield "model.layers: two pools follow each other; put a convolution between them"
-    if recipe.model.kernel % 2 == 0:
-        yield f"model.kernel: expected an odd number, got {recipe.model.kernel}"
+    yield from _model_contradictions(recipe.model)
     if (recipe.prune.method == "file") != bool(recipe.prune.mask):
         yield 'prune.mask: expected a path with prune.method = "file", and none without'
     if recipe.method == "end-to-end" and recipe.prune.method in {"hydra", "harp", "lwm"}:
@@ -352,3 +353,22 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         parse_surrogate(recipe.finetune.surrogate)
     except ValueError as error:
         yield f"finetune.surrogate: {error}"
+
+
+def _model_contradictions(model: ModelSettings) -> Iterator[str]:
+    if model.architecture != "cnn":
+        for key in ("layers", "hidden", "kernel"):
+            if getattr(model, key) != getattr(ModelSettings(), key):
+                yield f'model.{key}: only for model.architecture = "cnn", here "{model.architecture}"; leave it out'
+    if model.depth % 6 != 4:
+        yield f"model.depth: expected 6 n + 4, such as 16 or 28, got {model.depth}"
+    layers = model.layers
+    for item in layers:
+        if item != "A" and (not isinstance(item, int) or item < 1):
+            yield f'model.layers: expected positive channels or "A", got {item!r}'
+    if not layers or layers[0] == "A":
+        yield "model.layers: expected a convolution's channels first"
+    if any(one == other == "A" for one, other in itertools.pairwise(layers)):
+        yield "model.layers: two pools follow each other; put a convolution between them"
+    if model.kernel % 2 == 0:
+        yield f"model.kernel: expected an odd number, got {model.kernel}"

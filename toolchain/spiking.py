@@ -146,7 +146,8 @@ class _Fire(torch.autograd.Function):
 class IF(nn.Module):
     """A layer of neurons: ReLU in mode `ann`, integrate-and-fire with one trainable threshold in mode `snn`.
 
-    Shapes: (B, ...) in mode `ann`; (T * B, ...), step-major, in mode `snn`.
+    Shapes: (B, ...) in mode `ann`; (T * B, ...), step-major, in mode `snn`, where a layer whose input is `constant`, the
+    same at every step, takes it once: (B, ...) -> (T * B, ...).
     """
 
     def __init__(self, *, v_th: float = 1.0, timesteps: int = 8) -> None:
@@ -155,17 +156,18 @@ class IF(nn.Module):
         self.mode: Mode = "ann"
         self.timesteps = timesteps
         self.surrogate: Surrogate = PiecewiseLinear()
+        self.constant = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Activations of the layer's inputs."""
         if self.mode == "ann":
             return torch.relu(x)
         x = x if x.dtype == torch.float64 else x.float()
-        steps = x.reshape(self.timesteps, -1, *x.shape[1:])
+        steps = x.expand(self.timesteps, *x.shape) if self.constant else x.reshape(self.timesteps, -1, *x.shape[1:])
         spikes: Tensor = _Fire.apply(  # type: ignore[no-untyped-call]
             steps, self.v_th.to(x.dtype).clamp(min=V_TH_MIN), self.surrogate
         )
-        return spikes.reshape(x.shape)
+        return spikes.flatten(0, 1)
 
     def extra_repr(self) -> str:
         """What print(net) shows of this layer."""

@@ -160,6 +160,7 @@ def fit(
     for epoch in range(done, schedule.epochs):
         before(epoch)
         generator = stream(*seed, epoch)
+        torch.manual_seed(stream(*seed, epoch, "dropout").initial_seed())  # it draws from no other generator
         order = torch.randperm(len(labels), generator=generator)
         total = 0.0
         for index in range(n_batches):

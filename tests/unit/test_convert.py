@@ -28,7 +28,7 @@ def test_thresholds_are_the_scaled_percentile_of_each_layers_input_in_order():
     body = reference.body
     with torch.no_grad():
         reference.train()
-        first = body.bn1(body.conv1(x)).repeat(6, 1, 1, 1)
+        first = body.bn1(body.conv1(x))
         body.act1.v_th.fill_(float(np.percentile(first.numpy(), 90)))
         spiking.configure(reference, mode="snn", timesteps=6)
         second = body.bn2(body.conv2(body.pool1(body.act1(first))))
@@ -49,7 +49,7 @@ def test_statistics_are_those_of_the_spiking_network_on_the_training_images():
         first = body.conv1(x)
         torch.testing.assert_close(body.bn1.running_mean, first.mean(dim=(0, 2, 3)))
         body.bn1.train()
-        second = body.conv2(body.pool1(body.act1(body.bn1(first).repeat(4, 1, 1, 1))))
+        second = body.conv2(body.pool1(body.act1(body.bn1(first))))
     torch.testing.assert_close(body.bn2.running_mean, second.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(body.bn2.running_var, second.var(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert body.bn1.momentum == 0.1
@@ -63,7 +63,7 @@ def test_more_steps_bring_the_rates_to_the_relu_networks():
     x = torch.rand(2, *SHAPE)
     layer = model.body.act1
     inputs = model.body.bn1(model.body.conv1((x - model.mean) / model.std))
-    rate = layer(inputs.repeat(400, 1, 1, 1)).reshape(400, *inputs.shape).mean(dim=0)
+    rate = layer(inputs).reshape(400, *inputs.shape).mean(dim=0)
     # A hard reset loses what exceeds the threshold: the rate is 1 / ceil(V / x).
     expected = torch.where(inputs > 0, 1 / torch.ceil(layer.v_th / inputs.clamp(min=1e-9)), 0)
     assert (rate - expected).abs().max() < 0.01

@@ -57,6 +57,11 @@ def test_every_fault_is_listed_with_its_place():
         ),
         ({"model": {"kernel": 2}}, "recipe: model.kernel: expected an odd number, got 2"),
         (
+            {"model": {"architecture": "vgg16", "hidden": [4]}},
+            'recipe: model.hidden: only for model.architecture = "cnn", here "vgg16"; leave it out',
+        ),
+        ({"model": {"depth": 20}}, "recipe: model.depth: expected 6 n + 4, such as 16 or 28, got 20"),
+        (
             {"finetune": {"surrogate": "exponential(1)"}},
             "recipe: finetune.surrogate: expected 2 positive numbers after exponential, got 'exponential(1)'",
         ),

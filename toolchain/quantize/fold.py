@@ -12,6 +12,7 @@ from torch import nn
 
 from toolchain.errors import UnsupportedError
 from toolchain.ir import Input
+from toolchain.nets import Block
 from toolchain.spiking import IF, V_TH_MIN
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _reason(module: nn.Module) -> str:
             return "spiking neurons are deployed only after a convolution or linear layer"
         case nn.AvgPool2d():
             return "an average pool is deployed only after spiking neurons"
+        case Block():
+            return "a residual block (wrn) cannot be deployed, for its shortcut carries real values; use a vgg or a cnn"
     return f"{type(module).__name__} cannot be deployed; use Conv2d, Linear, BatchNorm2d, IF, AvgPool2d or Flatten"
 
 

@@ -8,25 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from toolchain import spiking
-from toolchain.errors import ConfigError, FormatError
-from toolchain.spiking import IF, Mode
+from toolchain.errors import FormatError
+from toolchain.nets import chain, wide
+from toolchain.nets.chain import Shape
+from toolchain.nets.wide import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from toolchain.recipe import ModelSettings
+    from toolchain.spiking import Mode
     from toolchain.store import Model
 
-Shape = tuple[int, int, int]
-"""(channels, height, width)"""
+__all__ = ["Block", "Net", "Shape", "apply_mask", "build", "norms", "prunable", "restore"]
 
 
 class Net(nn.Module):
-    """A chain of layers behind a normalisation, which is ReLU network or spiking network as its IF layers' mode says.
+    """Layers behind a normalisation, which are a ReLU network or a spiking network as their IF layers' mode says.
 
-    `body` holds Conv2d, BatchNorm2d, IF, AvgPool2d, Flatten and Linear, by name. In mode `snn` the image is shown at each
-    of T steps, and the logits are the mean over steps of the last layer's output; what precedes the first IF layer is the
-    same at every step and computed once, so that its batch statistics are those of B images.
+    `body` holds Conv2d, BatchNorm2d, IF, AvgPool2d, Flatten, Dropout, Linear and residual blocks, by name. In mode `snn`
+    the image is shown at each of T steps, and the logits are the mean over steps of the last layer's output; what precedes
+    the first IF layer is the same at every step and computed once, so that its batch statistics are those of B images.
 
     Shapes: mean and std (C,); images float (B, C, H, W) in [0, 1] -> logits (B, classes).
     """
@@ -40,7 +42,7 @@ class Net(nn.Module):
         self.input_shape = input_shape
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        self._first = next(index for index, layer in enumerate(body) if isinstance(layer, IF))
+        spiking.neurons(body)[0].constant = True
 
     @property
     def mode(self) -> Mode:
@@ -54,15 +56,8 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
-        layers = list(self.body)
-        x = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        for layer in layers[: self._first]:
-            x = layer(x)
-        if self.mode == "snn":
-            x = x.repeat(self.timesteps, *[1] * (x.ndim - 1))
-        for layer in layers[self._first :]:
-            x = layer(x)
-        return x.reshape(self.timesteps, len(images), -1).mean(dim=0) if self.mode == "snn" else x
+        logits: Tensor = self.body((images - self.mean[:, None, None]) / self.std[:, None, None])
+        return logits.reshape(self.timesteps, len(images), -1).mean(dim=0) if self.mode == "snn" else logits
 
 
 def build(
@@ -76,7 +71,7 @@ def build(
 ) -> Net:
     """A freshly initialised network in mode `ann`: kaiming normal (fan out) weights, zero biases, BN (1, 0).
 
-    Raises: ConfigError where a pool does not divide its map.
+    Raises: ConfigError where a pool or stride does not divide its map.
     """
     body = nn.Sequential()
     with torch.random.fork_rng(devices=[]):  # torch's layers draw initial weights, which are not kept
@@ -89,32 +84,9 @@ def build(
 
 
 def _layers(settings: ModelSettings, input_shape: Shape, n_classes: int) -> Iterator[tuple[str, nn.Module]]:
-    channels, height, width = input_shape
-    n_convs = n_pools = 0
-    for item in settings.layers:
-        if isinstance(item, int):
-            n_convs += 1
-            padding = settings.kernel // 2
-            yield f"conv{n_convs}", nn.Conv2d(channels, item, settings.kernel, padding=padding, bias=False)
-            yield f"bn{n_convs}", nn.BatchNorm2d(item)
-            yield f"act{n_convs}", IF()
-            channels = item
-        else:
-            n_pools += 1
-            if height % 2 or width % 2:
-                fault = (
-                    f"a 2x2 pool does not divide the {height}x{width} map after conv{n_convs}; crop or pad the images"
-                )
-                raise ConfigError(where="model.layers", faults=(fault,))
-            yield f"pool{n_pools}", nn.AvgPool2d(2)
-            height, width = height // 2, width // 2
-    yield "flatten", nn.Flatten()
-    features = channels * height * width
-    for number, wide in enumerate(settings.hidden, start=1):
-        yield f"linear{number}", nn.Linear(features, wide)
-        yield f"act{n_convs + number}", IF()
-        features = wide
-    yield "readout", nn.Linear(features, n_classes)
+    if settings.architecture == "wrn":
+        return wide.layers(settings.depth, settings.width, input_shape, n_classes)
+    return chain.layers(chain.plan(settings), input_shape, n_classes)
 
 
 def restore(model: Model) -> Net:
@@ -135,8 +107,13 @@ def restore(model: Model) -> Net:
 
 def prunable(net: Net) -> dict[str, nn.Parameter]:
     """The weights a mask may prune, by their name in `net.body`: those of convolutions and linear layers."""
-    layers = {name for name, layer in net.body.named_children() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    layers = {name for name, layer in net.body.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     return {name: weight for name, weight in net.body.named_parameters() if name.removesuffix(".weight") in layers}
+
+
+def norms(net: Net) -> list[nn.BatchNorm2d]:
+    """Every batch norm of a network, in order."""
+    return [layer for layer in net.body.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def apply_mask(net: Net, mask: Mapping[str, Tensor]) -> None:
@@ -149,7 +126,7 @@ def apply_mask(net: Net, mask: Mapping[str, Tensor]) -> None:
 
 def _initialise(body: nn.Sequential, generator: torch.Generator | None) -> None:
     with torch.no_grad():
-        for layer in body:
+        for layer in body.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
                 layer.weight.normal_(0.0, (2.0 / fan_out) ** 0.5, generator=generator)
