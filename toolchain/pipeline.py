@@ -45,10 +45,16 @@ class Event:
 
 
 def run(
-    recipe: Recipe, out: Path, *, until: str | None = None, progress: Callable[[Event], None] | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    until: str | None = None,
+    reuse: Path | None = None,
+    progress: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
     """`out` holds `model.pt`, or the file of the stage `until`; the stages already there are not repeated.
 
+    reuse: another run's folder, from which each stage is taken whose recipe asks for the same up to there.
     Returns: the model's path, hash, sparsity and metrics of every stage, JSON-able.
     Raises: ConfigError where `out` holds another recipe's run or the data changed; FormatError.
     """
@@ -67,7 +73,8 @@ def run(
         for stage in stages[: stages.index(last) + 1]:
             path = _file(out, stage)
             if not path.exists():
-                store.save(_do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
+                same = _same(stage, recipe, reuse)
+                store.save(same or _do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
                 (out / RESUME).unlink(missing_ok=True)
             model = store.load(path)
             if changed := recipes.differences(model.recipe, recipe):
@@ -136,6 +143,18 @@ def _claim(out: Path, recipe: Recipe) -> None:
         store.write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
     for leftover in out.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def _same(stage: str, recipe: Recipe, folder: Path | None) -> Model | None:
+    """The model a run in `folder` made in a stage, if no key that matters up to there differs from the recipe's."""
+    if folder is None or not _file(folder, stage).exists():
+        return None
+    model = store.load(_file(folder, stage))
+    later = recipe.stages[recipe.stages.index(stage) + 1 :]
+    changed = [
+        key for key in recipes.differences(model.recipe, recipe) if key.partition(".")[0] not in {*later, "name"}
+    ]
+    return None if changed else dataclasses.replace(model, recipe=recipe)
 
 
 @contextmanager

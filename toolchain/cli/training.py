@@ -22,8 +22,16 @@ from toolchain.cli.common import json_option, say, show_result
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable."
 )
+@click.option(
+    "--reuse",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another run's folder: stages whose recipe is the same up to there are taken from it.",
+)
 @json_option
-def run(recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def run(
+    recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], reuse: Path | None, as_json: bool
+) -> None:
     """Train RECIPE from nothing to DIR/model.pt.
 
     RECIPE is a shipped name or a .toml file. A run that was interrupted goes on where it was.
@@ -31,7 +39,7 @@ def run(recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], a
     from toolchain import pipeline, show
     from toolchain import recipe as recipes
 
-    result = pipeline.run(recipes.load(recipe, overrides=overrides), out, until=until)
+    result = pipeline.run(recipes.load(recipe, overrides=overrides), out, until=until, reuse=reuse)
     show_result(result, as_json, lambda: show.trained(result))
 
 
