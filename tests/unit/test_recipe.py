@@ -108,3 +108,62 @@ def test_an_unknown_recipe_names_the_shipped_ones():
 
 def test_the_toy_recipe_only_names_keys_that_exist():
     assert set(TABLE) <= set(toy().to_dict())
+
+
+BUDGETED = """
+[train]
+epochs = 100
+lr = 0.2
+[budgets.hour]
+train.epochs = 10
+[budgets.minutes]
+timesteps = 4
+[budgets.minutes.train]
+epochs = 1
+"""
+
+
+@pytest.fixture
+def budgeted(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(BUDGETED)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], ("paper", 100, 8)),
+        (["budget=hour"], ("hour", 10, 8)),
+        (["budget=minutes"], ("minutes", 1, 4)),
+        (["train.epochs=3", "budget=minutes"], ("minutes", 3, 4)),
+        (["budget=paper", "train.epochs=7"], ("paper", 7, 8)),
+    ],
+)
+def test_a_budget_replaces_the_keys_it_names_and_an_override_has_the_last_word(budgeted, overrides, expected):
+    made = recipe.load(budgeted, overrides=overrides)
+    assert (made.budget, made.train.epochs, made.timesteps) == expected
+    assert made.train.lr == 0.2
+
+
+def test_a_file_may_name_its_own_budget(budgeted):
+    budgeted.write_text('budget = "hour"\n' + BUDGETED)
+    assert recipe.load(budgeted).train.epochs == 10
+    assert recipe.load(budgeted, overrides=["budget=minutes"]).train.epochs == 1
+
+
+def test_a_recipe_under_a_budget_is_read_back_without_the_file(budgeted):
+    made = recipe.load(budgeted, overrides=["budget=minutes"])
+    assert recipe.from_dict(made.to_dict()) == made
+
+
+def test_every_budgets_faults_are_listed_whichever_is_chosen(budgeted):
+    budgeted.write_text(BUDGETED.replace("epochs = 10\n", "epocs = 10\n").replace("timesteps = 4", "timesteps = 0"))
+    with pytest.raises(ConfigError) as caught:
+        recipe.load(budgeted, overrides=["budget=week", "seed=-1"])
+    assert caught.value.faults == (
+        "budgets.hour.train.epocs: unknown key; did you mean budgets.hour.train.epochs?",
+        "budgets.minutes.timesteps: expected 1 to 1024, got 0",
+        "budget: expected one of paper, hour, minutes, got 'week'",
+        "seed: expected 0 to 2147483648, got -1",
+    )

@@ -1,37 +1,20 @@
-"""A recipe: everything a training run depends on, read from TOML, checked as a whole, and JSON-able for checkpoints.
-
-Every key has a default and a line that documents it, in the dataclasses below. The stages a recipe describes, in order:
-train (dense network), prune (its mask), sparse (masked finetuning), convert (to spikes), finetune (the spiking network).
-With `method = "end-to-end"`, the baseline, two of them: prune (a mask for a network of random weights) and finetune (the
-spiking network, trained from scratch under it).
-"""
+"""The sections of a recipe: every key with its default, its range and a line that documents it."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import re
-import sys
-import types
-import typing
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolchain import resources
-from toolchain.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
 STAGES = ("train", "prune", "sparse", "convert", "finetune")
 END_TO_END = ("prune", "finetune")
+PAPER = "paper"
+"""The budget that leaves a recipe file's keys as they stand."""
 
 _N_PARAMETERS = {"piecewise-linear": 1, "exponential": 2, "rectangular": 1, "straight-through": 0, "bptr": 0}
 
@@ -162,6 +145,9 @@ class Recipe:
     """Everything a run depends on. Two runs of equal recipes on equal data give equal models."""
 
     name: str = _key("model", "name of the model")
+    budget: str = _key(
+        PAPER, "the table of `[budgets]`, such as `[budgets.minutes]`, whose keys replace the file's; `paper`: none"
+    )
     method: Literal["convert", "end-to-end"] = _key(
         "convert", "an ANN is trained and converted, or the spiking network is trained from random weights"
     )
@@ -189,39 +175,6 @@ class Recipe:
         return plain
 
 
-def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a TOML file, or of a shipped recipe's name, with `key=value` overrides applied.
-
-    Raises: ConfigError, which lists every fault.
-    """
-    path = resources.recipe_path(source)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(where=str(path), faults=(f"not TOML: {error}",)) from None
-    except OSError as error:
-        raise ConfigError(where=str(path), faults=(f"cannot be read: {error.strerror}",)) from None
-    faults = [fault for text in overrides for fault in _override(table, text)]
-    return from_dict(table, where=str(path), faults=faults)
-
-
-def from_dict(table: dict[str, Any], *, where: str = "recipe", faults: Iterable[str] = ()) -> Recipe:
-    """The recipe of nested plain types; missing keys take their defaults. Raises ConfigError, which lists every fault."""
-    found = list(faults)
-    recipe: Recipe = _read(Recipe, table, "", found)
-    if not found:
-        found.extend(_contradictions(recipe))
-    if found:
-        raise ConfigError(where=where, faults=tuple(found))
-    return recipe
-
-
-def differences(one: Recipe, other: Recipe) -> tuple[str, ...]:
-    """Dotted keys in which two recipes differ."""
-    left, right = dict(_leaves(one.to_dict())), dict(_leaves(other.to_dict()))
-    return tuple(key for key in left if left[key] != right[key])
-
-
 def parse_surrogate(text: str) -> tuple[str, tuple[float, ...]]:
     """Kind and parameters of a surrogate such as `exponential(0.3, 2)`. Raises ValueError with a sentence."""
     match = re.fullmatch(r"\s*([a-z-]+)\s*(?:\(([^()]*)\))?\s*", text)
@@ -247,102 +200,7 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _override(table: dict[str, Any], text: str) -> list[str]:
-    """Sets one `key=value` in `table` and returns the faults found."""
-    key, equals, raw = text.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last:
-        return [f"--set {text}: expected key=value"]
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            return [f"--set {text}: {section} is not a section"]
-    try:
-        table[last] = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = raw.strip()
-    return []
-
-
-def _read(kind: Any, table: Any, prefix: str, faults: list[str]) -> Any:
-    """An instance of the dataclass `kind`; faults are appended, and a faulty key takes its default."""
-    if not isinstance(table, dict):
-        faults.append(f"{prefix.rstrip('.')}: expected a section, got {table!r}")
-        return kind()
-    hints = typing.get_type_hints(kind)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    values = {}
-    for key, raw in table.items():
-        name = f"{prefix}{key}"
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            faults.append(f"{name}: unknown key" + (f"; did you mean {prefix}{close[0]}?" if close else ""))
-        elif is_dataclass(hints[key]):
-            values[key] = _read(hints[key], raw, f"{name}.", faults)
-        else:
-            try:
-                values[key] = _convert(hints[key], raw)
-                _check_range(values[key], fields[key].metadata)
-            except ValueError as error:
-                values.pop(key, None)
-                faults.append(f"{name}: {error}")
-    return kind(**values)
-
-
-def _convert(hint: Any, raw: Any) -> Any:
-    """`raw` as the type `hint`, or a ValueError with the rest of the sentence."""
-    match typing.get_origin(hint):
-        case typing.Literal:
-            if raw not in typing.get_args(hint):
-                raise ValueError(f"expected one of {', '.join(typing.get_args(hint))}, got {raw!r}")
-            return raw
-        case builtin if builtin is tuple:
-            if not isinstance(raw, list | tuple):
-                raise ValueError(f"expected a list, got {raw!r}")  # noqa: TRY004 - the file is at fault, not a caller
-            return tuple(_convert(typing.get_args(hint)[0], item) for item in raw)
-        case builtin if builtin in {typing.Union, types.UnionType}:
-            if isinstance(raw, bool) or not isinstance(raw, typing.get_args(hint)):
-                expected = " or ".join(option.__name__ for option in typing.get_args(hint))
-                raise ValueError(f"expected {expected}, got {raw!r}")  # noqa: TRY004
-            return raw
-    if hint is float:
-        return _number(raw)
-    if not isinstance(raw, hint) or isinstance(raw, bool) != (hint is bool):
-        raise ValueError(f"expected {hint.__name__}, got {raw!r}")
-    return raw
-
-
-def _number(raw: Any) -> float:
-    """A float, or a fraction written as text: "8/255"."""
-    if isinstance(raw, str) and (match := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", raw)):
-        try:
-            return float(match[1]) / float(match[2])
-        except (ValueError, ZeroDivisionError):
-            pass
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and abs(raw) < float("inf"):
-        return float(raw)
-    raise ValueError(f'expected a number or a fraction such as "8/255", got {raw!r}')
-
-
-def _check_range(value: Any, limits: Any) -> None:
-    low, high = limits["low"], limits["high"]
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, str):
-            continue
-        if (low is not None and number < low) or (high is not None and number > high):
-            bounds = f"at least {low}" if high is None else f"{low} to {high}"
-            raise ValueError(f"expected {bounds}, got {number}")
-
-
-def _contradictions(recipe: Recipe) -> Iterator[str]:
+def contradictions(recipe: Recipe) -> Iterator[str]:
     """Faults that take more than one look at one value."""
     yield from _model_contradictions(recipe.model)
     if (recipe.prune.method == "file") != bool(recipe.prune.mask):
