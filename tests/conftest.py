@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from networks import deployed
+from networks import deployed, fed
 
 from toolchain import emulate, export, simulate
 
@@ -50,9 +50,10 @@ def run_on_lava(lava, tmp_path):
     def run(network, images, kernels="stock"):
         path = tmp_path / "network.net"
         path.write_bytes(export.pack(deployed(network)))
-        messages = network.input.encode(images)
         names = [layer.name for layer in network.layers]
-        return lava.run(path, messages, timesteps=network.timesteps, kernels=kernels, record=True, layers=names)
+        return lava.run(
+            path, fed(network, images), timesteps=network.timesteps, kernels=kernels, record=True, layers=names
+        )
 
     return run
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
+from toolchain import emulate
 from toolchain.emulate import reference
 from toolchain.export import Deployment
-from toolchain.ir import BIAS_MAX, THETA_MAX, Conv, Dense, Input, Network, Neuron, Readout
+from toolchain.ir import BIAS_MAX, THETA_MAX, BiasCoding, Conv, Dense, Input, Network, Neuron, Readout
 from toolchain.placement import Core, Mapping
 
 if TYPE_CHECKING:
@@ -54,6 +55,26 @@ def seeded(seed: int, *, tiny: bool = False) -> Case:
     """Return the same random network for the same seed."""
     rng = np.random.default_rng(seed)
     return _case(lambda low, high: int(rng.integers(low, high + 1)), tiny=tiny)
+
+
+def driven(case: Case, divisor: int = 1, limit: int = 4095) -> Case:
+    """Return the case with a first layer that the host drives by biases, its thresholds divided as its sums are."""
+    network, first = case.network, case.network.layers[0]
+    divisors = np.maximum(divisor, -(-first.neuron.theta // limit))
+    theta = np.clip(first.neuron.theta // divisors, 1, limit)
+    neuron = replace(first.neuron, theta=theta, i_decay=4096)
+    coded = replace(network.input, bias=BiasCoding(divisor=divisors, limit=limit))
+    return replace(case, network=replace_layers(network, (replace(first, neuron=neuron), *network.layers[1:]), coded))
+
+
+def replace_layers(network: Network, layers: tuple[Layer, ...], source: Input | None = None) -> Network:
+    """Return the network with other hidden layers, and another input where given."""
+    return Network(input=source or network.input, layers=layers, readout=network.readout, timesteps=network.timesteps)
+
+
+def fed(network: Network, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Return what Lava is given of images: messages or biases."""
+    return emulate.Emulator(network).biases(images) if network.input.bias else network.input.encode(images)
 
 
 def corners() -> dict[str, Case]:

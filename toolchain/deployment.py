@@ -41,6 +41,8 @@ CALIBRATION_IMAGES = 256
 """Training images the scales are chosen on."""
 REPORT_IMAGES = 1000
 """Test images, at most, that accuracy and activity in a report are measured on."""
+COMPARED_AT_ONCE = 32
+"""Images whose every spike is held at a time."""
 _FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.json", "report.html")
 
 
@@ -66,8 +68,13 @@ class Folder:
     logits: npt.NDArray[np.int64]
 
 
-def quantized(model: Model, data: Data, settings: Settings, profile: HardwareProfile) -> Quantized:
-    """Return the integer network of a spiking model, its scales chosen on training images. Raises UnsupportedError."""
+def quantized(
+    model: Model, data: Data, settings: Settings, profile: HardwareProfile, *, graded: bool | None = None
+) -> Quantized:
+    """Return the integer network of a spiking model, its scales chosen on training images.
+
+    graded: whether it takes messages rather than biases; by default as the profile says. Raises UnsupportedError.
+    """
     from toolchain import emulate, nets, quantize
 
     net = nets.restore(model)
@@ -86,6 +93,7 @@ def quantized(model: Model, data: Data, settings: Settings, profile: HardwarePro
             weight_bits=precision.weight_bits.value,
             bias_max=precision.bias_max.value,
             theta_max=precision.theta_max.value,
+            graded=precision.graded if graded is None else graded,
         ),
         weight_bits=settings.weight_bits,
         theta=settings.theta,
@@ -120,6 +128,10 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         "quantization": {name: dataclasses.asdict(fact) for name, fact in made.facts.items()},
         "version": __version__,
     }
+    if made.network.input.bias:
+        log(f"compare with the network that would take messages on {len(images)} test images")
+        other = quantized(model, data, settings, profile, graded=True)
+        facts["against_messages"] = disagreement(made.network, other.network, images)
     deployment = netx.Deployment(network=made.network, mapping=placed, masks=made.masks, facts=facts)
     content = {
         "network.net": netx.pack(deployment),
@@ -127,7 +139,9 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         "run_lava.py": Path(__file__).with_name("run_lava.py").read_bytes(),
         "mapping.json": _json(dataclasses.asdict(placed)),
     }
-    sent = np.count_nonzero(made.network.input.encode(images), axis=0) * made.network.timesteps / len(images)
+    sent = np.zeros(made.network.input.shape)
+    if not made.network.input.bias:
+        sent = np.count_nonzero(made.network.input.encode(images), axis=0) * made.network.timesteps / len(images)
     made_report = report.build(
         deployment=deployment,
         profile=profile,
@@ -264,7 +278,7 @@ def run_samples(
     with nullcontext(session) if session else simulate.Session() as lava:
         return lava.run(
             folder.path / "network.net",
-            network.input.encode(images),
+            _fed(network, images)[1],
             timesteps=network.timesteps,
             kernels="fast" if kernels == "fast" else "stock",
             layers=[layer.name for layer in network.layers],
@@ -374,11 +388,51 @@ def _samples(deployment: netx.Deployment, images: Images, labels: Any, trace: Tr
     np.savez_compressed(
         buffer,
         images=images[:count],
-        messages=deployment.network.input.encode(images[:count]).astype(np.int16),
+        **dict([_fed(deployment.network, images[:count])]),
         labels=labels[:count].astype(np.int64),
         logits=trace.logits[:count],
     )
     return buffer.getvalue()
+
+
+def _fed(network: Network, images: Images) -> tuple[str, npt.NDArray[np.int16]]:
+    """Return what the chip is fed with and its name: messages, or the biases the host sets."""
+    from toolchain import emulate
+
+    if network.input.bias:
+        return "biases", emulate.Emulator(network).biases(images)
+    return "messages", network.input.encode(images).astype(np.int16)
+
+
+def disagreement(network: Network, graded: Network, images: Images) -> dict[str, Any]:
+    """Return in how many neuron-steps, and for how many images in their class, two networks of the same layers differ."""
+    from toolchain import emulate
+
+    one, other = emulate.Emulator(network), emulate.Emulator(graded)
+    differing = np.zeros(len(network.layers), dtype=np.int64)
+    spikes = np.zeros((2, len(network.layers)), dtype=np.int64)
+    classes = 0
+    for start in range(0, len(images), COMPARED_AT_ONCE):
+        pair = [each.run(images[start : start + COMPARED_AT_ONCE], record=True) for each in (one, other)]
+        recorded = [trace.spikes or () for trace in pair]
+        differing += [np.count_nonzero(ours != theirs) for ours, theirs in zip(*recorded, strict=True)]
+        spikes += [[np.count_nonzero(layer) for layer in layers] for layers in recorded]
+        classes += int(np.count_nonzero(pair[0].classes() != pair[1].classes()))
+    steps = len(images) * network.timesteps
+    return {
+        "samples": len(images),
+        "classes_differing": classes,
+        "layers": [
+            {
+                "name": layer.name,
+                "spikes": int(spikes[0, index]),
+                "spikes_messages": int(spikes[1, index]),
+                "differing": int(differing[index]),
+                "differing_share": int(differing[index]) / (steps * int(np.prod(network.shapes[index]))),
+            }
+            for index, layer in enumerate(network.layers)
+        ],
+    }
 
 
 def _model_facts(model: Model, made: Quantized, sha256: str) -> dict[str, Any]:

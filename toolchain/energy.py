@@ -129,7 +129,9 @@ def hardware(
 
 def _events(network: Network, trace: Trace, messages: Floats | None) -> list[Floats]:
     """Events of each source over T steps, mean over images: input messages first, then each hidden layer's spikes."""
-    if messages is None:
+    if network.input.bias:  # the host computes what drives the first layer; nothing is sent
+        messages = np.zeros(network.input.shape)
+    elif messages is None:
         messages = np.full(network.input.shape, float(network.timesteps))
     return [messages, *rates(trace)]
 

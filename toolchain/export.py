@@ -2,7 +2,8 @@
 
 The group `layer` is what stock `lava.lib.dl.netx.hdf5.Network` loads. netx has no pools, so there a pool's kernel is
 spread: w -> kron(w, ones(q, q)), stride and padding times q. The root groups `mapping` and `meta` are ours; with them
-`read` restores the network unspread. Identical content gives an identical file.
+`read` restores the network unspread. Where the host drives the first layer by biases (`ir.BiasCoding`), `layer/0` is those
+neurons alone, an input block, and the root group `host` holds their layer. Identical content gives an identical file.
 Source: lava-dl 0.6.0, lava/lib/dl/netx/hdf5.py.
 """
 
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 
 from toolchain.errors import FormatError, UnsupportedError
-from toolchain.ir import AnyLayer, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
+from toolchain.ir import AnyLayer, BiasCoding, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
 from toolchain.placement import Core, Mapping
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bools = npt.NDArray[np.bool_]
+    Fields = dict[str, npt.NDArray[Any]]
     Ints = npt.NDArray[np.integer[Any]]
 
 SCHEMA = 1
@@ -106,53 +108,69 @@ def _dilated(layer: Conv) -> Ints:
 
 
 def _layer_arrays(network: Network) -> dict[str, npt.NDArray[Any]]:
-    """Return every dataset of the group `layer` by its path. Raises UnsupportedError where netx would compute another network."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    index = 0
-
-    def add(kind: str, **fields: npt.ArrayLike) -> None:
-        nonlocal index
-        # netx decodes the first element of `type`.
-        for name, value in {"type": [kind.encode()], **fields}.items():
-            arrays[f"layer/{index}/{name}"] = np.asarray(value)
-        index += 1
-
-    add("input", shape=network.input.shape)
+    """Return every dataset of the groups `layer` and `host` by its path. Raises UnsupportedError where netx would compute another network."""
+    netx: list[Fields] = []
+    host: Fields = {}
+    if not network.input.bias:
+        netx.append(_fields("input", shape=network.input.shape))
     flat = False
     for layer, source, shape in network.wired():
-        neuron = _readout_neuron(layer) if isinstance(layer, Readout) else layer.neuron
-        weight = spread(layer, source).astype(np.int16)
-        common: dict[str, npt.ArrayLike] = {
-            "weight": weight,
-            "bias": neuron.bias.transpose(),
-            "neuron/type": [b"CUBA"],
-            "neuron/vThMant": (neuron.theta - 1).astype(np.int32),
-            "neuron/iDecay": neuron.i_decay,
-            "neuron/vDecay": neuron.v_decay,
-        }
-        if isinstance(layer, Conv):
-            if flat:
-                raise UnsupportedError(
-                    where=layer.name,
-                    reason="netx takes no convolution after a dense layer",
-                    remedy="Use a dense layer in its place",
-                )
-            q = layer.pool
-            geometry: dict[str, npt.NDArray[Any]] = {
-                "stride": np.array(layer.stride) * q,
-                "padding": np.array(layer.padding) * q,
-                "dilation": np.array(layer.dilation if q == 1 else (1, 1)),
-                "groups": np.array(layer.groups),
-            }
-            _check_geometry(layer, {"kernel": np.array(weight.shape[2:]), **geometry})
-            add("conv", shape=shape, **geometry, **common)
+        written = _written(layer, source, shape)
+        if network.is_driven(layer):
+            neurons = {name: value for name, value in written.items() if name.startswith("neuron/")}
+            netx.append(_fields("input", shape=written["shape"]) | neurons)
+            host = written
         else:
-            _check_dense(layer)
-            if not flat:
-                add("flatten", shape=[int(np.prod(source))])
-            add("dense", shape=shape[:1], **common)
-            flat = True
-    return arrays
+            _check(layer, written, flat=flat)
+            if not isinstance(layer, Conv) and not flat:
+                netx.append(_fields("flatten", shape=[int(np.prod(source))]))
+            netx.append(written)
+        flat = not isinstance(layer, Conv)
+    groups = {f"layer/{index}": fields for index, fields in enumerate(netx)} | {"host": host}
+    return {f"{group}/{name}": value for group, fields in groups.items() for name, value in fields.items()}
+
+
+def _fields(kind: str, **fields: npt.ArrayLike) -> Fields:
+    """Return the datasets of a group by name. netx decodes the first element of `type`."""
+    return {name: np.asarray(value) for name, value in {"type": [kind.encode()], **fields}.items()}
+
+
+def _written(layer: AnyLayer, source: Shape, shape: Shape) -> Fields:
+    """Return the datasets of a layer's group as netx reads them."""
+    neuron = _readout_neuron(layer) if isinstance(layer, Readout) else layer.neuron
+    common: Fields = {
+        "weight": spread(layer, source).astype(np.int16),
+        "bias": neuron.bias.transpose(),
+        "neuron/type": np.array([b"CUBA"]),
+        "neuron/vThMant": (neuron.theta - 1).astype(np.int32),
+        "neuron/iDecay": np.array(neuron.i_decay),
+        "neuron/vDecay": np.array(neuron.v_decay),
+    }
+    if not isinstance(layer, Conv):
+        return _fields("dense", shape=shape[:1]) | common
+    q = layer.pool
+    geometry: Fields = {
+        "stride": np.array(layer.stride) * q,
+        "padding": np.array(layer.padding) * q,
+        "dilation": np.array(layer.dilation if q == 1 else (1, 1)),
+        "groups": np.array(layer.groups),
+    }
+    return _fields("conv", shape=shape) | geometry | common
+
+
+def _check(layer: AnyLayer, written: Fields, *, flat: bool) -> None:
+    """Refuse what netx or Lava would silently change."""
+    if not isinstance(layer, Conv):
+        _check_dense(layer)
+        return
+    if flat:
+        raise UnsupportedError(
+            where=layer.name,
+            reason="netx takes no convolution after a dense layer",
+            remedy="Use a dense layer in its place",
+        )
+    geometry = {name: written[name] for name in ("stride", "padding", "dilation", "groups")}
+    _check_geometry(layer, {"kernel": np.array(written["weight"].shape[2:]), **geometry})
 
 
 def _check_geometry(layer: Conv, geometry: dict[str, npt.NDArray[Any]]) -> None:
@@ -232,7 +250,7 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
                 "shape": network.input.shape,
                 "offset": network.input.offset.tolist(),
                 "bits": network.input.bits,
-                "coding": "message = pixel - offset[channel], the same at each of the T steps",
+                **_coding(network.input),
             },
             "layers": [
                 {
@@ -253,6 +271,16 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
     for layer in network.chain:
         packed = np.packbits(deployment.masks[layer.name].reshape(-1))
         masks.create_dataset(layer.name, data=packed, compression="gzip")
+
+
+def _coding(source: Input) -> dict[str, Any]:
+    message = "message = pixel - offset[channel]"
+    if source.bias is None:
+        return {"coding": f"{message}, the same at each of the T steps"}
+    coding = (
+        f"{message}; bias = clip(floor((W message + b) / divisor + 1/2), -limit, limit), W and b of the layer `host`"
+    )
+    return {"coding": coding, "bias": {"divisor": source.bias.divisor.tolist(), "limit": source.bias.limit}}
 
 
 def _text(value: object) -> npt.NDArray[np.uint8]:
@@ -294,6 +322,10 @@ def _read_network(file: h5py.File, meta: dict[str, Any]) -> Network:
     described, facts = meta["layers"], meta["input"]
     kinds = [bytes(_array(file, f"layer/{index}/type")[0]).decode() for index in range(len(file["layer"]))]
     groups = [f"layer/{index}" for index, kind in enumerate(kinds) if kind in {"conv", "dense"}]
+    bias = None
+    if coding := facts.get("bias"):
+        bias = BiasCoding(divisor=np.array(coding["divisor"]), limit=coding["limit"])
+        groups.insert(0, "host")
     layers: list[AnyLayer] = []
     source: Shape = tuple(facts["shape"])
     for at, about in zip(groups, described, strict=True):
@@ -303,7 +335,7 @@ def _read_network(file: h5py.File, meta: dict[str, Any]) -> Network:
     if not isinstance(readout, Readout) or any(isinstance(layer, Readout) for layer in hidden):
         raise ValueError("the readout is not the last layer")
     network = Network(
-        input=Input(shape=tuple(facts["shape"]), offset=np.array(facts["offset"]), bits=facts["bits"]),
+        input=Input(shape=tuple(facts["shape"]), offset=np.array(facts["offset"]), bits=facts["bits"], bias=bias),
         layers=tuple(layer for layer in hidden if isinstance(layer, Layer)),
         readout=readout,
         timesteps=meta["timesteps"],

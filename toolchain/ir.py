@@ -12,12 +12,13 @@ One step of a layer, for the spikes (or, in the first layer, messages) ``s`` of 
     o = v > 64 * (theta - 1);   v = 0 where o            for an integrate-and-fire neuron: o = [v / 64 >= theta]
 
 Where: theta and bias are in weight units, u and v are 64 times finer. u and v start each image at 0.
+Where the chip takes no messages, the first layer has no synapses there: see `BiasCoding`.
 Source: lava-nc 0.10.0, `lava.proc.lif.models.PyLifResetModelBitAcc` and `lava.proc.conv`, `lava.proc.dense`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ THETA_MAX = 131_072
 BIAS_MAX = 32_767
 """Largest |bias| Lava's int16 mantissa holds; a profile may allow less."""
 WEIGHT_BITS_MAX = 8
+_DIVISOR_MAX = 1 << 24
 TIMESTEPS_MAX = 65_536
 """More steps than any image needs; a file that asks for more is refused before memory is."""
 
@@ -69,15 +71,41 @@ def _positive(where: str, **values: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BiasCoding:
+    """The host computes what drives the first layer and sets it as its neurons' bias, anew for each image.
+
+    Equation: bias = clip(floor((W m + b) / divisor + 1/2), -limit, limit), with W and b of the first layer, m the messages.
+    A bias of at least theta spikes at every step and one below 1 at none, so clipping changes no spike while theta <= limit.
+    Shapes: divisor () or (C,), of the first layer's channels; 1 or more.
+    """
+
+    divisor: Ints
+    limit: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "divisor", _ints(self.divisor, "bias.divisor", (), 1, _DIVISOR_MAX))
+        _positive("bias", limit=self.limit)
+        if self.limit > BIAS_MAX:
+            raise ConfigError(where="bias", faults=(f"limit: expected 1 to {BIAS_MAX}, got {self.limit}",))
+
+    def biases(self, sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the biases of W m + b. Shapes: (..., C, H, W) -> the same."""
+        divisor = self.divisor.astype(np.int64).reshape(-1, 1, 1)
+        return np.asarray(np.clip((2 * sums + divisor) // (2 * divisor), -self.limit, self.limit))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """Images become signed messages: message = pixel - offset of its channel, sent again at each step.
 
+    With `bias`, no message is sent: the host turns them into biases of the first layer.
     Shapes: shape = (C, H, W); offset (C,), 0 to 255.
     """
 
     shape: Shape
     offset: Ints
     bits: int = 9
+    bias: BiasCoding | None = None
 
     def __post_init__(self) -> None:
         _positive("input", channels=self.shape[0], height=self.shape[1], width=self.shape[2], bits=self.bits)
@@ -123,6 +151,11 @@ class Neuron:
     def leaks(self) -> bool:
         """Whether the neuron is anything but integrate-and-fire."""
         return (self.i_decay, self.v_decay) != (4096, 0)
+
+    @property
+    def bias_map(self) -> npt.NDArray[np.int64]:
+        """The bias, ready to be added to a map. Shape: (C, H, W) or (C, 1, 1)."""
+        return self.bias.astype(np.int64).reshape(len(self.bias), *(self.bias.shape[1:] or (1, 1)))
 
     def per_channel(self, channels: int) -> Ints:
         """Theta of each channel. Shape: (channels,)."""
@@ -263,6 +296,19 @@ def _check_neuron(layer: Layer) -> None:
         raise ConfigError(where=layer.name, faults=tuple(faults))
 
 
+def _check_coding(layer: Layer, coding: BiasCoding) -> None:
+    faults = []
+    channels, greatest = layer.weight.shape[0], int(layer.neuron.theta.max())
+    if coding.divisor.shape not in {(), (channels,)}:
+        faults.append(f"divisor: expected shape () or ({channels},), got {coding.divisor.shape}")
+    if greatest > coding.limit:
+        faults.append(f"theta: expected at most {coding.limit}, the limit of the biases that drive it, got {greatest}")
+    if layer.neuron.i_decay != 4096:
+        faults.append(f"i_decay: expected 4096 where biases drive the neurons, got {layer.neuron.i_decay}")
+    if faults:
+        raise ConfigError(where=layer.name, faults=tuple(faults))
+
+
 def _dense_shape(layer: Dense | Readout, source: Shape) -> Shape:
     channels, height, width = _pooled(layer.name, source, layer.pool)
     out, expected = layer.weight.shape
@@ -301,11 +347,27 @@ class Network:
         for layer in self.chain:
             shapes.append(layer.output_shape(shapes[-1] if shapes else self.input.shape))
         object.__setattr__(self, "shapes", tuple(shapes))
+        if self.input.bias:
+            _check_coding(self.layers[0], self.input.bias)
 
     @property
     def chain(self) -> tuple[AnyLayer, ...]:
         """Hidden layers and readout, in order."""
         return *self.layers, self.readout
+
+    def is_driven(self, layer: AnyLayer) -> bool:
+        """Whether the host drives the layer by biases, so that it has no synapses on the chip."""
+        return self.input.bias is not None and layer is self.layers[0]
+
+    def driven(self, layer: Layer, sums: npt.NDArray[np.int64]) -> tuple[Neuron, npt.NDArray[np.int64]]:
+        """Return a layer's neurons and what drives them: its synaptic sums, or what the host makes of those.
+
+        The host's biases include the neurons' own, which they replace. Shapes: sums (..., C, H, W) -> the same.
+        """
+        coding, neuron = self.input.bias, layer.neuron
+        if coding is None or layer is not self.layers[0]:
+            return neuron, sums
+        return replace(neuron, bias=np.zeros_like(neuron.bias)), coding.biases(sums + neuron.bias_map)
 
     def wired(self) -> Iterator[tuple[AnyLayer, Shape, Shape]]:
         """Yield (layer, shape of its source, its own shape) in order, the readout last."""

@@ -35,7 +35,7 @@ class Core:
 class Mapping:
     """Every core of a network on a profile, in layer order.
 
-    formats: per layer, how its synapses are stored (shared, dense or sparse); tiles: per layer, (th, tw, tc).
+    formats: per layer, how its synapses are stored (shared, dense, sparse; bias: it has none, the host drives its neurons); tiles: per layer, (th, tw, tc).
     """
 
     profile: str

@@ -1,4 +1,4 @@
-"""The main job on Lava itself. Three starts of Lava: the demo, the folder's own script, and a verify that is interrupted."""
+"""The main job on Lava itself. A start of Lava for the demo, for each folder's own script, and for a verify that is interrupted."""
 
 from __future__ import annotations
 
@@ -111,19 +111,39 @@ except ImportError:
 """
 
 
-def test_the_folders_own_script_gives_the_logits_on_stock_lava_without_us(demo, tmp_path):
-    out, *_ = demo
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory, model):
+    """A folder exported for a chip that sends no messages."""
+    out = tmp_path_factory.mktemp("biased")
+    deployment.export(model, deployment.Settings(profile="loihi1", samples=4), out, log=lambda _line: None)
+    return out
+
+
+def run_alone(out, cwd):
+    """The folder's own script, run by a Python that cannot import the package, and what it should say of each sample."""
     command = [sys.executable, "-I", "-c", ALONE, str(out / "run_lava.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LIMIT_S)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("sample ")]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     with np.load(out / "samples.npz") as samples:
         expected = [
             f"sample {index}: class {logits.argmax()} (label {label}), logits {logits.tolist()} as expected"
             for index, (label, logits) in enumerate(zip(samples["labels"], samples["logits"], strict=True))
         ]
-    assert lines == expected
-    assert done.stdout.splitlines()[-1] == f"{SAMPLES} of {SAMPLES} samples as expected"
+    return done, expected
+
+
+@pytest.mark.parametrize("folder", ["demo", "biased"])
+def test_the_folders_own_script_gives_the_logits_on_stock_lava_without_us(folder, tmp_path, request):
+    found = request.getfixturevalue(folder)
+    done, expected = run_alone(found[0] if folder == "demo" else found, tmp_path)
+    assert [line for line in done.stdout.splitlines() if line.startswith("sample ")] == expected
+    assert done.stdout.splitlines()[-1] == f"{len(expected)} of {len(expected)} samples as expected"
     assert done.returncode == 0
+
+
+def test_a_folder_without_messages_is_proven_sample_by_sample(biased, lava):
+    verdict = deployment.verify(biased, session=lava, allow_silent=True)
+    assert (verdict["identical"], verdict["samples"]) == (True, 4)
+    assert all(0 < layer["rate"] < 1 for layer in verdict["layers"])
 
 
 def test_an_interrupted_verify_leaves_no_process_and_no_shared_memory(demo):

@@ -11,7 +11,7 @@ from toolchain import deployment
 
 SPIKES_ONLY = (
     "input of loihi1: graded input messages 9 bits of 1. loihi1 sends spikes, not numbers; "
-    "use a profile with graded messages, such as loihi2. [R13]"
+    "export the model for loihi1, so that its input is coded as biases. [R13]"
 )
 
 
@@ -28,20 +28,27 @@ def test_a_folder_is_checked_without_its_model(run, exported, model):
     assert run("check", exported, "--profile", "loihi2", "--json").json == of_model
 
 
-@pytest.mark.parametrize("target", ["model", "exported"])
-def test_a_chip_without_graded_messages_is_told_so(run, target, request):
-    answer = run("check", request.getfixturevalue(target), "--profile", "loihi1", "--json")
+def test_a_network_with_messages_is_refused_by_a_chip_that_sends_none(run, exported):
+    answer = run("check", exported, "--profile", "loihi1", "--json")
     assert answer.code == 1
     assert answer.json["fits"] is False
     assert answer.json["sentences"] == [SPIKES_ONLY]
-    assert "does not fit on loihi1" in run("check", request.getfixturevalue(target), "--profile", "loihi1").out
+    assert "does not fit on loihi1" in run("check", exported, "--profile", "loihi1").out
 
 
-def test_export_refuses_what_check_refuses(run, model, tmp_path):
-    answer = run("export", model, "--profile", "loihi1", "--out", tmp_path / "out", "--samples", "5", "--json")
+def test_a_model_fits_a_chip_that_sends_no_messages_as_biases(run, model):
+    answer = run("check", model, "--profile", "loihi1", "--json")
+    assert answer.code == 0
+    assert answer.json["fits"] is True
+
+
+def test_export_refuses_what_check_refuses(run, model, tmp_path, profile):
+    few = profile({"cores = { value = 120,": "cores = { value = 2,"})
+    said = "network of loihi2: cores 3 cores of 2. Use --max-chips 2, or shrink conv1, which takes 1."
+    answer = run("export", model, "--profile", few, "--out", tmp_path / "out", "--samples", "5", "--json")
     assert answer.code == 1
-    assert answer.said == SPIKES_ONLY
-    assert answer.json == {"error": {"kind": "CapacityError", "message": SPIKES_ONLY}, "exit_code": 1}
+    assert answer.said == said
+    assert answer.json == {"error": {"kind": "CapacityError", "message": said}, "exit_code": 1}
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from networks import corners, deployed, seeded  # noqa: E402
+from networks import corners, deployed, driven, fed, seeded  # noqa: E402
 
 from toolchain import export, simulate  # noqa: E402
 
@@ -28,6 +28,7 @@ NETWORKS = {
     "dense": seeded(202),
     "wraps": seeded(94),
     "decays": corners()["decays whose last bit decides"],
+    "biases": driven(seeded(6), divisor=3),
     "past-32-bits": corners()["a current past 32 bits, by its leak"],
 }
 
@@ -39,8 +40,9 @@ def main() -> None:
             packed = export.pack(deployed(case.network))
             path = Path(folder) / f"{name}.net"
             path.write_bytes(packed)
-            messages = case.network.input.encode(case.images)
-            trace = lava.run(path, messages, timesteps=case.network.timesteps, kernels="stock", record=True)
+            trace = lava.run(
+                path, fed(case.network, case.images), timesteps=case.network.timesteps, kernels="stock", record=True
+            )
             spikes = {f"spikes{index}": np.packbits(layer, axis=None) for index, layer in enumerate(trace.spikes)}
             (HERE / f"{name}.net").write_bytes(packed)
             np.savez_compressed(HERE / f"{name}.npz", images=case.images, logits=trace.logits, **spikes)

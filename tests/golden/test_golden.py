@@ -44,6 +44,6 @@ def test_the_reference_spikes_as_stock_lava_did(path):
 
 def test_every_layer_of_every_golden_network_spikes_but_not_always():
     rates = [spikes.mean() for path in FILES for spikes in golden(path)[2].spikes]
-    assert len(FILES) == 7
+    assert len(FILES) == 8
     assert min(rates) > 0
     assert max(rates) < 1

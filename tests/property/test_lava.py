@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from networks import Case, corners, deployed, refusal, seeded
+from networks import Case, corners, deployed, driven, refusal, seeded
 from traces import differences
 
 from toolchain.emulate import reference
@@ -44,6 +44,11 @@ def test_stock_lava_spikes_as_the_reference_does(run_on_lava, seed):
 @pytest.mark.parametrize("seed", [seed for seed in SEEDS if convolves(CASES[seed])][:12])
 def test_fast_kernels_spike_as_the_reference_does(run_on_lava, seed):
     assert compare(run_on_lava, CASES[seed], "fast") == []
+
+
+@pytest.mark.parametrize("seed", SEEDS[:8])
+def test_stock_lava_driven_by_biases_spikes_as_the_reference_does(run_on_lava, seed):
+    assert compare(run_on_lava, driven(CASES[seed], divisor=1 + seed % 5), "stock") == []
 
 
 @pytest.mark.parametrize("name", CORNERS)

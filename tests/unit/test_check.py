@@ -108,7 +108,7 @@ def test_loihi1_refuses_graded_input_and_says_what_helps():
     (error,) = check(net, mapping.place(net, LOIHI1), LOIHI1).errors()
     assert str(error) == (
         "input of loihi1: graded input messages 9 bits of 1. "
-        "loihi1 sends spikes, not numbers; use a profile with graded messages, such as loihi2. [R13]"
+        "loihi1 sends spikes, not numbers; export the model for loihi1, so that its input is coded as biases. [R13]"
     )
 
 

@@ -31,7 +31,9 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wired:
-    """A layer, the shape of its pooled source, its own shape, and how its synapses are stored.
+    """A layer, the shape of its pooled source, its own shape, and how its synapses are stored, if it has any.
+
+    driven: the host sets its neurons' biases, so that nothing reaches it.
 
     heard: what `_heard` found for an axis and a range, kept because many cores share it.
     """
@@ -40,6 +42,7 @@ class Wired:
     cells: Shape
     shape: Shape
     form: str
+    driven: bool = False
     heard: dict[tuple[int, Range], _Heard] = field(default_factory=dict)
 
 
@@ -82,7 +85,8 @@ def measure(network: Network, mapping: Mapping, profile: HardwareProfile) -> Fac
     wired = {}
     for layer, (channels, height, width), shape in network.wired():
         cells = channels, height // layer.pool, width // layer.pool
-        wired[layer.name] = Wired(layer=layer, cells=cells, shape=shape, form=mapping.formats.get(layer.name, ""))
+        form, driven = mapping.formats.get(layer.name, ""), network.is_driven(layer)
+        wired[layer.name] = Wired(layer=layer, cells=cells, shape=shape, form=form, driven=driven)
     names = list(wired)
     listeners = {
         name: _Listeners.of(wired[after], [core for core in mapping.cores if core.layer == after])
@@ -99,6 +103,8 @@ def measure(network: Network, mapping: Mapping, profile: HardwareProfile) -> Fac
 
 def known(wired: Wired) -> bool:
     """Whether the layer can be stored in the format the mapping gives it."""
+    if wired.driven:
+        return wired.form == "bias"
     return wired.form in ({"shared"} if isinstance(wired.layer, Conv) else {"dense", "sparse"})
 
 
@@ -196,6 +202,8 @@ def _axons(core: Core, behind: _Listeners | None) -> int:
 
 def _axons_in(profile: HardwareProfile, wired: Wired, core: Core) -> int:
     layer, memory = wired.layer, profile.memory
+    if wired.driven:
+        return 0
     if isinstance(layer, Conv):
         if isinstance(memory, BudgetMemory):
             return memory.shared_axon_words.value
@@ -229,6 +237,8 @@ def _synapses_per_source(wired: Wired, core: Core) -> Counts:
 
 def synapses(profile: HardwareProfile, wired: Wired, core: Core, weight_bits: int) -> tuple[int, int]:
     """Words of all synapses of the core, and of its longest list."""
+    if wired.driven:
+        return 0, 0
     layer, memory = wired.layer, profile.memory
     widths = profile.precision.weight_widths
     bits = min([w for w in widths.value if w >= weight_bits], default=weight_bits) if widths else weight_bits

@@ -153,7 +153,7 @@ def r10_weight_bits(facts: Facts) -> Iterator[Finding]:
             "R10",
             "weight",
             wired,
-            used=wired.layer.weight_bits,
+            used=0 if wired.driven else wired.layer.weight_bits,
             limit=limit,
             unit="bits",
             remedy=f"Use --weight-bits {limit}.",
@@ -170,23 +170,22 @@ def r11_threshold(facts: Facts) -> Iterator[Finding]:
 
 
 def r12_bias(facts: Facts) -> Iterator[Finding]:
-    """R12 bias: no neuron's |bias| is greater than `precision.bias_max`."""
-    limit = facts.profile.precision.bias_max.value
+    """R12 bias: no neuron's |bias| is greater than `precision.bias_max`, nor any that the host sets for an image."""
+    limit, coding = facts.profile.precision.bias_max.value, facts.network.input.bias
     for wired in facts.wired.values():
         bias = wired.layer.bias if isinstance(wired.layer, Readout) else wired.layer.neuron.bias
-        yield _layer(
-            "R12", "bias", wired, used=int(np.abs(bias).max()), limit=limit, unit="weight units", remedy=_again(facts)
-        )
+        used = coding.limit if wired.driven and coding else int(np.abs(bias).max())
+        yield _layer("R12", "bias", wired, used=used, limit=limit, unit="weight units", remedy=_again(facts))
 
 
 def r13_messages(facts: Facts) -> Iterator[Finding]:
-    """R13 messages: input messages fit `precision.message_bits`; at 1 bit a chip sends spikes only, no graded input."""
+    """R13 messages: input messages fit `precision.message_bits`; at 1 bit a chip sends spikes only, and takes biases."""
     limit = facts.profile.precision.message_bits
-    used = facts.network.input.bits
+    used = 0 if facts.network.input.bias else facts.network.input.bits
     name = facts.profile.name
     remedy = f"{name} sends messages of {limit.value} bits."
     if limit.value == 1:
-        remedy = f"{name} sends spikes, not numbers; use a profile with graded messages, such as loihi2."
+        remedy = f"{name} sends spikes, not numbers; export the model for {name}, so that its input is coded as biases."
     yield Finding(
         rule="R13",
         resource="graded input messages",
@@ -241,7 +240,7 @@ def r15_placement(facts: Facts) -> Iterator[Finding]:
 
 
 def r16_formats(facts: Facts) -> Iterator[Finding]:
-    """R16 formats: a convolution is stored as shared, a dense layer as dense or sparse."""
+    """R16 formats: a convolution is stored as shared, a dense layer as dense or sparse, one that the host drives as bias."""
     for wired in facts.wired.values():
         yield _layer("R16", "unknown format", wired, used=int(not known(wired)), limit=0, unit="formats", remedy=_PLACE)
 

@@ -83,6 +83,15 @@ class Emulator:
             saturations=tallies[:, 2],
         )
 
+    def biases(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        """Return what the host sets as the first layer's biases, (samples, C, H, W) of that layer, where `Input.bias` is."""
+        first, shape = self._layers[0], self.network.shapes[0]
+        assert not isinstance(first.layer, Readout)
+        with _plain_sums():
+            sums = first.synapses(torch.from_numpy(self.network.input.encode(images)).to(self.device))
+        _, biases = self.network.driven(first.layer, sums.reshape(-1, *shape).cpu().numpy().astype(np.int64))
+        return biases.astype(np.int16)
+
     def _default_batch(self) -> int:
         widest = max(int(np.prod(shape)) for shape in self.network.shapes)
         return max(1, _BATCH_BYTES // (widest * self.network.timesteps * 4))
@@ -96,7 +105,11 @@ class Emulator:
             drive = ready.synapses(signal).reshape(steps if index else 1, samples, *shape)
             if isinstance(ready.layer, Readout):
                 break
-            out, tally = _neurons(ready.layer.neuron, drive, steps, ready.bound)
+            neuron, bound = ready.layer.neuron, ready.bound
+            if index == 0 and (coding := self.network.input.bias):
+                neuron, biases = self.network.driven(ready.layer, drive.cpu().numpy().astype(np.int64))
+                drive, bound = torch.from_numpy(biases).to(drive), coding.limit
+            out, tally = _neurons(neuron, drive, steps, bound)
             counts.append(out.sum(dim=0, dtype=torch.int32).cpu().numpy())
             if record:
                 spikes.append(out.transpose(0, 1).bool().cpu().numpy())

@@ -23,7 +23,7 @@ def run(network: Network, images: np.ndarray[Any, np.dtype[np.uint8]], *, record
     for layer, source, shape in network.wired():
         drive = synapses(layer, signal.reshape(-1, *source)).reshape(*signal.shape[:2], *shape)
         if not isinstance(layer, Readout):
-            signal, tally = neurons(layer.neuron, drive)
+            signal, tally = neurons(*network.driven(layer, drive))
             spikes.append(signal.astype(bool))
             tallies.append(tally)
     active, wraps, saturations = np.array(tallies).T
@@ -60,7 +60,7 @@ def synapses(layer: AnyLayer, signal: Ints) -> Ints:
 def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
     """Return spikes (0 or 1) and [active, wraps, saturations] for a drive a of shape (samples, T, C, H, W)."""
     level = 64 * (neuron.theta.astype(np.int64).reshape(-1, 1, 1) - 1)
-    bias = neuron.bias.astype(np.int64).reshape(len(neuron.bias), *(neuron.bias.shape[1:] or (1, 1)))
+    bias = neuron.bias_map
     u = v = np.zeros_like(drive[:, 0])
     spikes, tally = np.zeros_like(drive), np.zeros(3, dtype=np.int64)
     for t in range(drive.shape[1]):

@@ -76,7 +76,8 @@ def _plans(
     fan: Fan | None = None
     for layer, source, shape in reversed(list(network.wired())):
         stored = _stored_bits(profile.precision, min(bits, layer.weight_bits))
-        job = Job(layer=layer, source=source, shape=shape, bits=stored, memory=profile.memory, fan=fan)
+        driven = network.is_driven(layer)
+        job = Job(layer=layer, source=source, shape=shape, bits=stored, memory=profile.memory, fan=fan, driven=driven)
         plans.insert(0, _best(job, caps, profile))
         fan = _fan(plans[0], several_chips=several_chips)
     return plans
@@ -93,7 +94,7 @@ def _best(job: Job, caps: Caps, profile: HardwareProfile) -> _Plan:
     if isinstance(job.layer, Conv):
         plans = [_best_conv(job, job.layer, caps)]
     else:
-        plans = [_best_lists(job, form, caps) for form in ("dense", "sparse")]
+        plans = [_best_lists(job, form, caps) for form in (("bias",) if job.driven else ("dense", "sparse"))]
     found = [plan for plan in plans if plan]
     if not found:
         raise too_large(job, caps, profile)
@@ -123,7 +124,7 @@ def _best_conv(job: Job, layer: Conv, caps: Caps) -> _Plan | None:
     for tile in sorted(tiles, key=order):
         parts = _fitting(conv_parts(job, layer, rows[tile[0]], cols[tile[1]], tile[2]), caps)
         if parts:
-            return _Plan(job=job, form="shared", tile=tile, parts=parts)
+            return _Plan(job=job, form="bias" if job.driven else "shared", tile=tile, parts=parts)
     return None
 
 

@@ -96,7 +96,10 @@ class Fan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A layer to be placed, its weights `bits` wide, and what it feeds."""
+    """A layer to be placed, its weights `bits` wide, and what it feeds.
+
+    driven: the host drives its neurons by biases, so that the layer listens to nothing and stores no synapse.
+    """
 
     layer: AnyLayer
     source: Shape
@@ -104,6 +107,7 @@ class Job:
     bits: int
     memory: ListMemory | BudgetMemory
     fan: Fan | None
+    driven: bool = False
 
     @property
     def cells(self) -> Shape:
@@ -238,6 +242,8 @@ def _part(job: Job, place_: tuple[Range, Range, Range], axons_in: int, groups: i
     """A core's share with what it spends. synapses: words of all lists, and of the longest."""
     neurons = math.prod(last - first for first, last in place_)
     axons_out = axon_map = 0
+    if job.driven:
+        axons_in, synapses = 0, (0, 0)
     total = synapses[0]
     if job.fan and isinstance(job.memory, ListMemory):
         axons_out = job.fan.slots * job.fan.axons(*place_)

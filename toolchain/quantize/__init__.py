@@ -19,6 +19,7 @@ from torch import nn
 
 from toolchain.errors import RangeError, UnsupportedError
 from toolchain.ir import WEIGHT_BITS_MAX, Layer, Network
+from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
 from toolchain.quantize.ranges import Bounds, bounds
 from toolchain.quantize.scale import LayerFacts, Probe, Widths, hidden_layer, readout
@@ -39,11 +40,12 @@ __all__ = ["Bounds", "LayerFacts", "Limits", "Quantized", "bounds", "float_spike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a profile allows a layer's integers to be."""
+    """What a profile allows a layer's integers to be, and whether it takes messages: if not, biases drive the first layer."""
 
     weight_bits: int
     bias_max: int
     theta_max: int
+    graded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,11 @@ def quantize(
         probe = Probe(
             source=source, before=tuple(layers), timesteps=timesteps, run=run, images=images, expected=expected
         )
-        found, facts[layer.name] = hidden_layer(layer, widths, probe, per_channel=theta == "channel")
+        driven = not layers and not limits.graded
+        allowed = HOST if driven else widths
+        found, facts[layer.name] = hidden_layer(layer, allowed, probe, per_channel=theta == "channel")
+        if driven:
+            found, source, facts[layer.name] = driven_layer(found, facts[layer.name], limits.bias_max, probe)
         layers.append(found)
     last, scale = readout(folded[-1], widths)
     network = Network(input=source, layers=tuple(layers), readout=last, timesteps=timesteps)

@@ -37,7 +37,7 @@ class Bounds:
 
 
 def bounds(network: Network, index: int) -> Bounds:
-    """Return the bounds of layer `index` of the chain (the readout is the last).
+    """Return the bounds of layer `index` of the chain (the readout is the last); a that of biases where those drive it.
 
     The greatest a takes each positive weight with its source's greatest value and each negative one with its least; the
     least a the other way round. A border only drops terms, none of which is on the wrong side of 0. v falls for at most T
@@ -50,6 +50,9 @@ def bounds(network: Network, index: int) -> Bounds:
     least = (np.maximum(weight, 0) * low + np.minimum(weight, 0) * high).sum(axis=1)
     steps = network.timesteps
     bias = (layer.bias if isinstance(layer, Readout) else layer.neuron.bias).astype(np.int64).reshape(len(weight), -1)
+    if network.is_driven(layer):
+        least, greatest = _biases(network, least + bias.min(axis=1), greatest + bias.max(axis=1))
+        bias = np.zeros_like(bias)
     if isinstance(layer, Readout):
         state = steps * (least + bias[:, 0]), steps * (greatest + bias[:, 0])
     else:
@@ -59,6 +62,13 @@ def bounds(network: Network, index: int) -> Bounds:
         rises = layer.neuron.per_channel(len(weight)) - 1 + np.maximum(greatest + bias.max(axis=1), 0)
         state = falls, rises
     return Bounds(synaptic=(int(least.min()), int(greatest.max())), state=(int(state[0].min()), int(state[1].max())))
+
+
+def _biases(network: Network, least: Ints, greatest: Ints) -> tuple[Ints, Ints]:
+    """Return the least and greatest bias that the host makes of a channel's sums. Shapes: (C,)."""
+    assert network.input.bias
+    low, high = (network.input.bias.biases(sums[:, None, None])[:, 0, 0] for sums in (least, greatest))
+    return low, high
 
 
 def _source_range(network: Network, index: int, shape: tuple[int, ...]) -> tuple[Ints, Ints]:

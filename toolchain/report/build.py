@@ -62,6 +62,7 @@ def build(
         "schema": SCHEMA,
         "model": _model(deployment.facts.get("model", {}), network, masks),
         "profile": {"name": profile.name, "sha256": profile.sha256, "description": profile.description},
+        "input": _input(network, deployment.facts),
         "network": _network(network, masks, deployment.facts.get("quantization", {})),
         "mapping": {**_mapping(mapping, verdict), "cores": per_core(mapping, verdict, profile)},
         "check": verdict.to_dict(),
@@ -84,6 +85,15 @@ def _model(facts: Mapping[str, Any], network: Network, masks: Mapping[str, Bools
         "T": network.timesteps,
     }
     return {"sha256": None, **facts, **counted}
+
+
+def _input(network: Network, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How an image reaches the first layer, and what biases changed against messages."""
+    coding = network.input.bias
+    if coding is None:
+        return {"coding": "messages"}
+    compared = {"against_messages": facts["against_messages"]} if "against_messages" in facts else {}
+    return {"coding": "biases", "limit": coding.limit, "divisor": coding.divisor.tolist(), **compared}
 
 
 def _network(network: Network, masks: Mapping[str, Bools], quantization: Mapping[str, Any]) -> dict[str, Any]:

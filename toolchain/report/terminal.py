@@ -24,7 +24,7 @@ def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     """The report is on the console, stdout by default; what is unknown reads n/a. A section it lacks is left out."""
     console = console or Console()
     notes: Notes = {}
-    parts = (_head, _layers, _cores, _memory, _activity, _eq12, _hardware, _accuracy)
+    parts = (_head, _input, _layers, _cores, _memory, _activity, _eq12, _hardware, _accuracy)
     console.print(Group(*(item for part in parts for item in part(report, notes))))
     console.print(Group(*_sources(notes), *_assumptions(report)))
 
@@ -40,6 +40,20 @@ def _head(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
     )
     for violation in report["check"]["violations"]:
         yield Text(f"{violation['layer']}: {violation['resource']} exceeded. {violation['remedy']}", style="red")
+
+
+def _input(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
+    coding = report.get("input", {"coding": "messages"})
+    if coding["coding"] == "messages":
+        return
+    line = f"The host sets what drives the first layer as its biases, within {coding['limit']:,}."
+    if compared := coding.get("against_messages"):
+        layers = ", ".join(f"{layer['name']} {layer['differing_share']:.3%}" for layer in compared["layers"])
+        line += (
+            f" Against the network that would take messages, on {compared['samples']:,} images: "
+            f"neuron-steps that differ: {layers}; classes that differ: {compared['classes_differing']:,}."
+        )
+    yield Text(line)
 
 
 def _table(title: str, *columns: str) -> Table:

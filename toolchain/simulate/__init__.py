@@ -150,7 +150,8 @@ class Session:
     ) -> Trace:
         """Return what Lava makes of the messages; with `record`, every spike too.
 
-        net: a netx file whose first layer is an input without neurons and whose last is a dense readout.
+        net: a netx file whose first layer is an input and whose last is a dense readout. If the input has neurons, what it
+        takes for messages are their biases, set anew before each sample.
         layers: names of the hidden layers; by default their groups in the file.
         time_limit_s: counted once Lava is imported; by default grows with the work (`runner.time_limit_s`).
         progress: called with the number of samples done.

@@ -68,34 +68,35 @@ def run(request: dict[str, Any], report: Report) -> None:
     """Write sums, frames and `result.json` into the request's directory."""
     _name_shared_memory(request["name"])
     samples, timesteps, directory = request["samples"], request["timesteps"], Path(request["directory"])
-    names = _layer_names(Path(request["net"]), np.load(request["messages"], mmap_mode="r").shape[1:])
+    names, driven = _layer_names(Path(request["net"]), np.load(request["messages"], mmap_mode="r").shape[1:])
+    lag = int(not driven)  # steps that a frame takes to the first layer: a source is a process of its own
     try:
-        network = hdf5.Network(request["net"], input_message_bits=9, reset_interval=timesteps, reset_offset=1)
+        network = hdf5.Network(request["net"], input_message_bits=9, reset_interval=timesteps, reset_offset=lag)
     except Exception as error:
         traceback.print_exc()
         raise RefusedError(f"netx cannot build {request['net']} ({type(error).__name__}: {error})") from error
     bias = _bias(network)
     network.net_config.f.close()  # netx never does, and an open file cannot be rewritten
-    source = Source(shape=network.inp.shape, path=request["messages"], timesteps=timesteps)
-    source.out.connect(network.inp)
-    process_names = {source.id: "source"}
+    process_names = {}
+    if not driven:
+        source = Source(shape=network.inp.shape, path=request["messages"], timesteps=timesteps)
+        source.out.connect(network.inp)
+        process_names[source.id] = "source"
     layers: list[dict[str, Any]] = []
     for index, (name, block) in enumerate(zip(names, network.layers, strict=True)):
         readout = index == len(names) - 1
         port = block.synapse.a_out if readout else block.neuron.s_out
         sums = directory / f"{index}.sums"
         frames = directory / f"{index}.frames" if request["record"] and not readout else None
-        # Frame j leaves the source at step j + 1 and layer l (from 1) handles it at j + 1 + l.
+        # Frame j leaves the source at step j + 1 and layer l (from 1) handles it at j + 1 + l; biases are there at once.
         recorder = Recorder(
-            shape=port.shape, first=index + 2, timesteps=timesteps, samples=samples, sums=sums, frames=frames
+            shape=port.shape, first=index + 1 + lag, timesteps=timesteps, samples=samples, sums=sums, frames=frames
         )
         port.connect(recorder.inp)
         kind = "conv" if len(port.shape) == 3 else "dense"
-        process_names |= {
-            block.synapse.id: f"{name} {kind}",
-            block.neuron.id: f"{name} neurons",
-            recorder.id: f"{name} recorder",
-        }
+        process_names |= {block.neuron.id: f"{name} neurons", recorder.id: f"{name} recorder"}
+        if index or not driven:
+            process_names[block.synapse.id] = f"{name} {kind}"
         layers.append(
             {
                 "name": name,
@@ -110,7 +111,11 @@ def run(request: dict[str, Any], report: Report) -> None:
     report("started", limit_s=time_limit_s(network, samples * timesteps + len(layers), fast=fast))
     _watch(process_names, report)
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={Conv: PyConvModelFast} if fast else None)
-    _step(network, config, report, samples=samples, timesteps=timesteps, depth=len(layers))
+    run_steps = functools.partial(_run_steps, network, config)
+    if driven:
+        _drive(network, run_steps, report, np.load(request["messages"], mmap_mode="r"), timesteps=timesteps)
+    else:
+        _step(run_steps, report, samples=samples, timesteps=timesteps, depth=len(layers))
     network.stop()
     (directory / "result.json").write_text(json.dumps({"layers": layers, "bias": bias}))
     report("done")
@@ -123,24 +128,28 @@ def _name_shared_memory(name: str) -> None:
     vars(multiprocessing.process.current_process())["_config"]["semprefix"] = f"/{name}"
 
 
-def _layer_names(path: Path, shape: tuple[int, ...]) -> list[str]:
-    """Return the groups of the layers with synapses. Raises RefusedError for what netx would skip or misread."""
+def _layer_names(path: Path, shape: tuple[int, ...]) -> tuple[list[str], bool]:
+    """Return the groups of the layers with neurons, and whether biases drive the first of them, an input block.
+
+    Raises RefusedError for what netx would skip or misread.
+    """
     try:
         with h5py.File(path, "r") as file:
             kinds = [file[f"layer/{index}/type"][()] for index in range(len(file["layer"]))]
             expected = tuple(file["layer/0/shape"][()].tolist())
-            fed = "neuron" not in file["layer/0"]
+            driven = "neuron" in file["layer/0"]
     except (OSError, KeyError, AttributeError) as error:
         raise RefusedError(f"{path} is not a netx file ({error})") from error
     kinds = [bytes(np.asarray(kind).reshape(-1)[0]).decode() for kind in kinds]
     unknown = sorted({kind for kind in kinds[1:] if kind not in {"conv", "flatten", "dense"}})
     if unknown:
         raise RefusedError(f"{path} has layers of type {', '.join(unknown)}, which netx skips or cannot run")
-    if kinds[0] != "input" or not fed:
-        raise RefusedError(f"layer/0 of {path} is not an input without neurons")
-    if expected != shape:
-        raise RefusedError(f"{path} takes messages of shape {expected}, got {shape}")
-    return [f"layer/{index}" for index, kind in enumerate(kinds) if kind in {"conv", "dense"}]
+    if kinds[0] != "input":
+        raise RefusedError(f"layer/0 of {path} is no input")
+    if (*expected, 1, 1)[:3] != shape:
+        raise RefusedError(f"{path} takes {'biases' if driven else 'messages'} of shape {expected}, got {shape}")
+    with_neurons = {"conv", "dense", "input"} if driven else {"conv", "dense"}
+    return [f"layer/{index}" for index, kind in enumerate(kinds) if kind in with_neurons], driven
 
 
 def _bias(network: Any) -> list[int]:
@@ -157,8 +166,11 @@ def time_limit_s(network: Any, steps: int, *, fast: bool) -> float:
     """
     seconds = 0.0
     for block in network.layers:
-        synapse, out = block.synapse, int(np.prod(block.synapse.a_out.shape))
         seconds += 3e-3
+        if not hasattr(block, "synapse"):  # an input block: setting its biases takes 30 us each, at most at every step
+            seconds += 30e-6 * int(np.prod(block.neuron.s_out.shape))
+            continue
+        synapse, out = block.synapse, int(np.prod(block.synapse.a_out.shape))
         if isinstance(synapse, Dense):
             seconds += 5e-9 * out * int(np.prod(synapse.s_in.shape))
         else:
@@ -168,14 +180,36 @@ def time_limit_s(network: Any, steps: int, *, fast: bool) -> float:
     return 120.0 + 10.0 * steps * seconds
 
 
-def _step(network: Any, config: Any, report: Report, *, samples: int, timesteps: int, depth: int) -> None:
+def _run_steps(network: Any, config: Any, steps: int) -> None:
+    network.run(RunSteps(num_steps=steps), run_cfg=config, compile_config=_COMPILE)
+
+
+def _drive(network: Any, run_steps: Callable[[int], None], report: Report, biases: Any, *, timesteps: int) -> None:
+    """Set the first layer's biases before each sample and run its steps, then what the last one needs to pass through.
+
+    Lava sets a variable element by element, about 30 us each.
+    """
+    bias = network.layers[0].neuron.bias_mant
+    for sample, each in enumerate(biases):
+        values = each.transpose() if len(bias.shape) == 3 else each.reshape(-1)
+        if sample:
+            bias.set(np.ascontiguousarray(values, dtype=np.int32))
+        else:  # there is no runtime yet
+            bias.init = np.ascontiguousarray(values, dtype=np.int32)
+        run_steps(timesteps)
+        report("progress", done=sample)
+    run_steps(len(network.layers) - 1)
+    report("progress", done=len(biases))
+
+
+def _step(run_steps: Callable[[int], None], report: Report, *, samples: int, timesteps: int, depth: int) -> None:
     """Run all steps, pausing about twice a second, at the end of a sample, to report how many are done."""
     done, at_once = 0, 1
     while done < samples:
         began = time.monotonic()
         count = min(at_once, samples - done)
         steps = count * timesteps + (depth if done == 0 else 0)
-        network.run(RunSteps(num_steps=steps), run_cfg=config, compile_config=_COMPILE)
+        run_steps(steps)
         if done:  # the first chunk also builds
             at_once = max(1, int(_CHUNK_S * count / (time.monotonic() - began)))
         done += count
