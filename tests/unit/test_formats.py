@@ -66,7 +66,7 @@ def test_every_field_of_the_networks_nouns_is_documented():
     for first, names_cell, *_ in rows("Network"):
         noun = names(first)[0] if first else noun
         documented.setdefault(noun, set()).update(names(names_cell))
-    nouns = {"Network", "Input", "Conv", "Dense", "Neuron", "Readout"}
+    nouns = {"Network", "Input", "BiasCoding", "Conv", "Dense", "Neuron", "Readout"}
     assert set(documented) == nouns
     assert "`shapes[k]`" in section("Network")  # derived from the layers, and so explained beside them
     documented["Network"].add("shapes")
