@@ -9,13 +9,14 @@ RUN := .venv/bin/
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all bench check format docs constraints clean
+.PHONY: help install demo test test-slow test-all bench results check format docs constraints clean
 
 help:
 	@echo "make demo      export, simulate on Lava, verify and report the shipped model (build/demo/)"
 	@echo "make test      the test suite, under ten minutes"
 	@echo "make test-all  with the slow suites (make test-slow: only those)"
 	@echo "make bench     measure, and write docs/performance.md (make bench ONLY=emulator: only that)"
+	@echo "make results   train, attack and compare on Fashion-MNIST (DATA=its .npz), and write docs/results.md"
 	@echo "make check     format, lint, types, docs"
 	@echo "make format    apply formatting and safe fixes"
 	@echo "make docs      regenerate the generated pages of docs/"
@@ -47,6 +48,10 @@ test-all: test test-slow
 
 bench: install
 	PYTHONPATH=tests $(RUN)python -m bench $(if $(ONLY),--only $(ONLY))
+
+results: install
+	@test -n "$(DATA)" || { echo "make results DATA=fashion_mnist.npz, an .npz with x_train, y_train, x_test, y_test"; exit 2; }
+	$(THREADS) PYTHONPATH=tests $(RUN)python -m study $(DATA)
 
 check: install
 	$(RUN)ruff format --check .

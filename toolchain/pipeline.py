@@ -20,7 +20,7 @@ from toolchain.errors import ConfigError, FormatError
 from toolchain.recipe import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from toolchain.data import Data, Split
@@ -49,12 +49,12 @@ def run(
     out: Path,
     *,
     until: str | None = None,
-    reuse: Path | None = None,
+    reuse: Sequence[Path] = (),
     progress: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
     """`out` holds `model.pt`, or the file of the stage `until`; the stages already there are not repeated.
 
-    reuse: another run's folder, from which each stage is taken whose recipe asks for the same up to there.
+    reuse: folders of other runs, from which each stage is taken whose recipe asks for the same up to there.
     Returns: the model's path, hash, sparsity and metrics of every stage, JSON-able.
     Raises: ConfigError where `out` holds another recipe's run or the data changed; FormatError.
     """
@@ -145,16 +145,15 @@ def _claim(out: Path, recipe: Recipe) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _same(stage: str, recipe: Recipe, folder: Path | None) -> Model | None:
-    """The model a run in `folder` made in a stage, if no key that matters up to there differs from the recipe's."""
-    if folder is None or not _file(folder, stage).exists():
-        return None
-    model = store.load(_file(folder, stage))
-    later = recipe.stages[recipe.stages.index(stage) + 1 :]
-    changed = [
-        key for key in recipes.differences(model.recipe, recipe) if key.partition(".")[0] not in {*later, "name"}
-    ]
-    return None if changed else dataclasses.replace(model, recipe=recipe)
+def _same(stage: str, recipe: Recipe, folders: Sequence[Path]) -> Model | None:
+    """The model another run made in a stage, if no key that matters up to there differs from the recipe's."""
+    later = {*recipe.stages[recipe.stages.index(stage) + 1 :], "name"}
+    for path in (_file(folder, stage) for folder in folders):
+        if path.exists():
+            model = store.load(path)
+            if {key.partition(".")[0] for key in recipes.differences(model.recipe, recipe)} <= later:
+                return dataclasses.replace(model, recipe=recipe)
+    return None
 
 
 @contextmanager

@@ -242,7 +242,7 @@ def test_stages_of_another_run_are_taken_where_the_recipe_is_the_same_up_to_ther
     _, out, _, _ = done
     made = toy(data={"source": source}, name="other", sparse={"epochs": 1})
     events = []
-    pipeline.run(made, tmp_path / "reusing", reuse=out, progress=events.append)
+    pipeline.run(made, tmp_path / "reusing", reuse=[tmp_path, out], progress=events.append)
     assert [event.stage for event in events if event.metrics is not None] == ["sparse", "convert", "finetune"]
     alone = pipeline.run(made, tmp_path / "alone")
     assert store.sha256(tmp_path / "reusing" / "model.pt") == alone["sha256"]
@@ -252,5 +252,5 @@ def test_stages_of_another_run_are_taken_where_the_recipe_is_the_same_up_to_ther
 def test_no_stage_is_taken_from_a_run_that_differs_before_it(done, source, tmp_path, change):
     _, out, _, _ = done
     events = []
-    pipeline.run(toy(data={"source": source}, **change), tmp_path, until="prune", reuse=out, progress=events.append)
+    pipeline.run(toy(data={"source": source}, **change), tmp_path, until="prune", reuse=[out], progress=events.append)
     assert [event.stage for event in events if event.metrics is not None] == ["train", "prune"]

@@ -24,13 +24,14 @@ from toolchain.cli.common import json_option, say, show_result
 )
 @click.option(
     "--reuse",
+    multiple=True,
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Another run's folder: stages whose recipe is the same up to there are taken from it.",
+    help="Another run's folder: stages whose recipe is the same up to there are taken from it. Repeatable.",
 )
 @json_option
 def run(
-    recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], reuse: Path | None, as_json: bool
+    recipe: str, out: Path, until: str | None, overrides: tuple[str, ...], reuse: tuple[Path, ...], as_json: bool
 ) -> None:
     """Train RECIPE from nothing to DIR/model.pt.
 

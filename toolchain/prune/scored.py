@@ -144,17 +144,25 @@ class Quotas(Scored):
         return with_penalty
 
     def settle(self) -> None:
-        """No more is kept than was asked for: quotas above their least are drawn towards it, all by one factor."""
+        """As much is kept as was asked for: what each layer keeps above its least is scaled, all by one factor."""
+        sizes = {name: weight.numel() for name, weight in self._weights.items()}
+        above = {name: self._share(name) - self.least for name in sizes}
+        wanted = self.kept * sum(sizes.values())
+        low, high = 0.0, 1 / min(above.values())
+        for _ in range(100):
+            factor = (low + high) / 2
+            shares = {name: min(1.0, self.least + factor * share) for name, share in above.items()}
+            if sum(share * sizes[name] for name, share in shares.items()) > wanted:
+                high = factor
+            else:
+                low = factor
         with torch.no_grad():
-            sizes = {name: weight.numel() for name, weight in self._weights.items()}
-            total = sum(sizes.values())
-            above = sum((self._quota(name).double() - self.least) * n for name, n in sizes.items())
-            room = (self.kept - self.least) * total
-            if above <= room:
-                return
-            for name in sizes:
-                share = (self._quota(name).double() - self.least) * (room / above) / (1 - self.least)
-                self.quotas[_key(name)].copy_(share.logit())
+            for name, share in above.items():
+                part = min(1.0, self.least + low * share) - self.least
+                self.quotas[_key(name)].copy_(torch.tensor(part / (1 - self.least)).logit(eps=1e-6))
+
+    def _share(self, name: str) -> float:
+        return self.least + (1 - self.least) * float(self.quotas[_key(name)].detach().double().sigmoid())
 
     def _quota(self, name: str) -> Tensor:
         quota: Tensor = self.least + (1 - self.least) * self.quotas[_key(name)].sigmoid()

@@ -95,7 +95,7 @@ class PruneSettings:
     )
     settle: bool = _key(
         True,
-        "`harp`: shares that still keep too much after the last epoch are scaled down to what was asked for",
+        "`harp`: after the last epoch the shares are scaled, all by one factor, to keep just what was asked for",
     )
 
 

@@ -1,0 +1,41 @@
+"""Trains and evaluates the study and writes docs/results.md: `make results DATA=fashion_mnist.npz`.
+
+It goes on where it was, after whatever stopped it; the page shows what there is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from study import plan, work
+
+from toolchain import recipe as recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+@click.command()
+@click.argument("source", metavar="DATA", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "results", help="Folder of the runs.")
+@click.option(
+    "--seeds", default="0,1,2", show_default=True, help="With commas between; several processes may share a folder."
+)
+@click.option("--only", type=click.Choice(["train", "evaluate", "page"]), help="One of the parts; all by default.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of fashion.toml.")
+@click.option("--images", type=int, default=plan.N_TRAIN, show_default=True, help="Training images, the first ones.")
+def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple[str, ...], images: int) -> None:
+    """Train on DATA, an .npz of Fashion-MNIST, evaluate, and write the page."""
+    out = out.resolve()
+    base = recipes.load(plan.RECIPE, overrides=overrides)
+    plan.prepare(source, out, images)
+    wanted = [int(seed) for seed in seeds.split(",")]
+    if only in {None, "train"}:
+        work.train(base, out, wanted, click.echo)
+    if only in {None, "evaluate"}:
+        for _ in work.evaluate(base, out, wanted, click.echo):
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The study's work: training and evaluation, each piece done once, kept on the disk, and its processor time counted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from study import measure, plan
+
+from toolchain import data, pipeline, store
+from toolchain.evaluate import accuracy, attacked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from toolchain.data import Split
+    from toolchain.nets import Net
+    from toolchain.recipe import Recipe
+
+    Log = Callable[[str], None]
+
+
+class Journal:
+    """Processor seconds by part, on the disk after every event; what a killed process did since is lost with its work."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = kept(path)
+        self._since = time.process_time()
+
+    def spent(self, part: str) -> None:
+        """All processor time since the last call was spent on `part`."""
+        now = time.process_time()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
+        keep(self.path, self.seconds)
+
+
+def keep(path: Path, table: Any) -> None:
+    """`path` holds the table as JSON, whole or not at all."""
+    store.write_text(path, json.dumps(table, indent=1) + "\n")
+
+
+def kept(path: Path) -> Any:
+    """Return the table `path` holds, or an empty one."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def folder_of(out: Path, seed: int, arm: str) -> Path:
+    """Return where an arm of a seed is trained."""
+    return out / f"seed-{seed}" / arm
+
+
+def train(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
+    """Every arm of every seed has its `model.pt`; before, each grid has chosen its learning rate."""
+    arms = {arm.name: arm for arm in plan.arms(base)}
+    for grid in plan.GRIDS:
+        _choose(base, grid, arms[grid.arm], out, log)
+    choices = {name: choice["chosen"] for name, choice in kept(out / "choices.json").items()}
+    for seed in seeds:
+        journal = Journal(out / f"seed-{seed}" / "seconds.json")
+        for arm in arms.values():
+            folder = folder_of(out, seed, arm.name)
+            if not (folder / "model.pt").exists():
+                log(f"train {arm.name}, seed {seed}")
+                _run(plan.recipe(base, arm, seed, out, choices), folder, out, journal, arm.name)
+
+
+def _choose(base: Recipe, grid: plan.Grid, arm: plan.Arm, out: Path, log: Log) -> None:
+    """`choices.json` says which value of a grid validates best under attack, and how each of them did."""
+    choices = kept(out / "choices.json")
+    if grid.name in choices:
+        return
+    journal, seed = Journal(out / "grid" / "seconds.json"), plan.CHOICE_SEED
+    before = {name: choice["chosen"] for name, choice in choices.items()}
+    tried: dict[float, Any] = {}
+    for value in grid.values:
+        log(f"try {grid.key} = {value:g} on {arm.name}")
+        recipe = plan.recipe(
+            base, arm, seed, out, {**dict.fromkeys(arm.chosen.values(), 0.0), **before, grid.name: value}
+        )
+        folder = out / "grid" / grid.name / f"{value:g}"
+        path = _run(recipe, folder, out, journal, grid.name, until=grid.stage)
+        net, _ = measure.restored(path)
+        validation = data.load(recipe.data.source, validation=recipe.data.validation).validation.first(plan.N_CHOICE)
+        right = attacked(net, validation, "pgd-ens", eps=recipe.attack.eps, steps=recipe.attack.steps).right
+        tried[value] = accuracy(right)
+        journal.spent(grid.name)
+        log(f"  validation accuracy under attack {tried[value]['accuracy']:.1%}")
+    best = max(tried, key=lambda value: tried[value]["n_right"])
+    table = {f"{value:g}": outcome for value, outcome in tried.items()}
+    choices[grid.name] = {"key": grid.key, "arm": grid.arm, "seed": seed, "chosen": best, "tried": table}
+    keep(out / "choices.json", choices)
+
+
+def _run(recipe: Recipe, folder: Path, out: Path, journal: Journal, part: str, until: str | None = None) -> Path:
+    """Return the model file of a run, whose stages are taken from other runs of the study where they are the same."""
+    show = pipeline.printer()
+
+    def watch(event: pipeline.Event) -> None:
+        journal.spent(f"{part}/{event.stage}")
+        show(event)
+
+    others = sorted({path.parent for path in out.glob("*/*/**/*.pt")} - {folder})
+    result = pipeline.run(recipe, folder, until=until, reuse=others, progress=watch)
+    journal.spent(part)
+    return Path(result["model"])
+
+
+def measures(test: Split) -> dict[str, tuple[Split, str, float, int]]:
+    """Return what is measured by an attack: images, attack, radius, steps."""
+    some = test.first(plan.N_FGSM)
+    weaker = {f"fgsm-{eps * 255:g}": (some, "fgsm", eps, 1) for eps in plan.EPS}
+    strongest = plan.EPS[-1]
+    return {
+        "clean": (test, "none", 0.0, 0),
+        **weaker,
+        f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest, 10),
+    }
+
+
+def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterator[None]:
+    """Every trained arm of every seed has its `figures.json`; yields after each, so that tables can be written."""
+    test = data.load_test(str(out / "data.npz"))
+    for seed in seeds:
+        journal = Journal(out / f"seed-{seed}" / "seconds.json")
+        for arm in plan.arms(base):
+            folder = folder_of(out, seed, arm.name)
+            if not (folder / "model.pt").exists():
+                continue
+            figures = kept(folder / "figures.json")
+            wanted = [name for name in (*measures(test), "activity") if name not in figures]
+            if not wanted:
+                continue
+            log(f"evaluate {arm.name}, seed {seed}")
+            net, model = measure.restored(folder / "model.pt")
+            for name in wanted:
+                figures[name] = _measured(name, net, model.mask, test, seed)
+                figures |= {
+                    "sparsity": model.sparsity,
+                    "layer_sparsity": model.layer_sparsity,
+                    "arm": arm.name,
+                    "seed": seed,
+                }
+                keep(folder / "figures.json", figures)
+                journal.spent(f"{arm.name}/evaluation")
+            yield
+
+
+def _measured(name: str, net: Net, mask: Mapping[str, Any], test: Split, seed: int) -> dict[str, Any]:
+    if name == "activity":
+        return measure.activity(net, mask, test.first(plan.N_SPIKES))
+    split, attack, eps, steps = measures(test)[name]
+    outcome = attacked(net, split, attack, eps=eps, steps=steps, seed=seed)
+    right = "".join("01"[int(one)] for one in np.asarray(outcome.right))
+    return {"eps": eps, "n_members": len(outcome.members), **accuracy(outcome.right), "right": right}
