@@ -57,7 +57,7 @@ def model(folder: Path, *extra: str) -> Path:
 
 def save(path: Path, settings: recipe.Recipe, stage: str) -> Path:
     """The model of a recipe at stage `train` or `convert`, without the figures that take longer than the training."""
-    loaded = data.load(settings.data.source)
+    loaded = data.load(settings.data.source, settings.data)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -116,9 +116,7 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     placed = mapping.place(made.network, profile, max_chips=settings.max_chips)
     for error in check.check(made.network, placed, profile).errors():
         raise error
-    test = datasets.load_test(model.data_source, layout=model.recipe.data.layout).first(
-        max(REPORT_IMAGES, settings.samples)
-    )
+    test = datasets.load_test(model.data_source, model.recipe.data).first(max(REPORT_IMAGES, settings.samples))
     images, labels = test.images, test.labels
     log(f"emulate {len(images)} test images")
     trace = emulate.run(made.network, images)
@@ -171,8 +169,7 @@ def _data(model: Model) -> Data:
     """Return the training images of a model's own data set. Raises FormatError where the data set has changed."""
     from toolchain import data as datasets
 
-    settings = model.recipe.data
-    data = datasets.load(model.data_source, layout=settings.layout, validation=settings.validation)
+    data = datasets.load(model.data_source, model.recipe.data)
     if data.sha256 != model.data_sha256:
         reason = "its data set is not the one the model was trained on, so its test images may be training images"
         raise FormatError(path=model.data_source, reason=reason)

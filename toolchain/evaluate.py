@@ -80,7 +80,7 @@ def evaluate(
     model = store.load(path)
     net = nets.restore(model)
     source = data or model.data_source
-    split = datasets.load_test(source, layout=model.recipe.data.layout)
+    split = datasets.load_test(source, model.recipe.data)
     if split.images.shape[1:] != model.input_shape or split.labels.max() >= model.n_classes:
         fault = f"images {split.images.shape[1:]} with labels to {split.labels.max()} do not suit the model, "
         raise ConfigError(where=source, faults=(f"{fault}which takes {model.input_shape}, {model.n_classes} classes",))

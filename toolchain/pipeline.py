@@ -64,8 +64,7 @@ def run(
     if until is not None and until not in stages:
         raise ConfigError(where="--until", faults=(f"expected one of {', '.join(stages)}, got {until!r}",))
     _claim(out, recipe)
-    settings = recipe.data
-    loaded = data.load(settings.source, layout=settings.layout, validation=settings.validation)
+    loaded = data.load(recipe.data.source, recipe.data)
     show = progress or printer()
     last = until or stages[-1]
     model: Model | None = None

@@ -13,7 +13,7 @@ from toolchain import data, evaluate, nets, resources, store
 def outcome(name: str, attack: str, eps: float, steps: int) -> evaluate.Outcome:
     """Return which test images a shipped model gets right."""
     model = store.load(resources.model_path(name))
-    split = data.load_test(model.data_source, layout=model.recipe.data.layout)
+    split = data.load_test(model.data_source, model.recipe.data)
     return evaluate.attacked(nets.restore(model), split, attack, eps=eps, steps=steps, seed=model.recipe.seed)
 
 

@@ -85,7 +85,7 @@ def _choose(base: Recipe, grid: plan.Grid, arm: plan.Arm, out: Path, log: Log) -
         folder = out / "grid" / grid.name / f"{value:g}"
         path = _run(recipe, folder, out, journal, grid.name, until=grid.stage)
         net, _ = measure.restored(path)
-        validation = data.load(recipe.data.source, validation=recipe.data.validation).validation.first(plan.N_CHOICE)
+        validation = data.load(recipe.data.source, recipe.data).validation.first(plan.N_CHOICE)
         right = attacked(net, validation, "pgd-ens", eps=recipe.attack.eps, steps=recipe.attack.steps).right
         tried[value] = accuracy(right)
         journal.spent(grid.name)

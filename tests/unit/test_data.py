@@ -3,9 +3,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from toy import write_npz
+from toy import split, toy, write_npz
 
-from toolchain import data
+from toolchain import data, pipeline, recipe
 from toolchain.errors import ConfigError, FormatError
 
 
@@ -16,7 +16,7 @@ class Payload:
 
 def sentence(path, **settings):
     with pytest.raises((FormatError, ConfigError)) as caught:
-        data.load(str(path), **settings)
+        data.load(str(path), recipe.DataSettings(**settings))
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -90,7 +90,7 @@ def test_an_axis_that_could_be_either_is_not_guessed(tmp_path):
     path = write_npz(tmp_path / "d.npz", x_train=images, x_test=images[:24])
     expected = "x_train: shape (96, 3, 8, 3) does not tell which axis is the channels'; set data.layout to NCHW or NHWC"
     assert sentence(path) == expected
-    assert data.load(str(path), layout="NHWC").shape == (3, 3, 8)
+    assert data.load(str(path), recipe.DataSettings(layout="NHWC")).shape == (3, 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_an_axis_that_could_be_either_is_not_guessed(tmp_path):
         ({"y_train": np.zeros(96, int), "y_test": np.zeros(24, int)}, "y_train: expected at least two classes, got one"),
         ({"y_train": np.arange(96) % 2 * 2, "y_test": np.zeros(24, int)},
          "y_train: no image to train on has label 1 of 0 to 2; number the labels without gaps"),
-        ({"y_test": np.full(24, 7)}, "y_test: expected labels from 0 to 2, the greatest of y_train, got 7 to 7"),
+        ({"y_test": np.zeros(20, int)}, "y_test: expected a label for each of 24 images, got 20"),
         ({"y_train": np.arange(96) % 3 - 1}, "y_train: expected labels from 0 to 1, the greatest of y_train, got -1 to 1"),
         ({"x_train": np.full((96, 1, 8, 8), 9, np.uint8)}, "x_train: every pixel of channel 0 is the same"),
         ({"y_train": np.array([Payload()] * 96)},
@@ -151,3 +151,109 @@ def test_a_truncated_or_altered_file_is_one_sentence(tmp_path):
 def test_a_validation_share_that_leaves_nothing_is_one_sentence(tmp_path):
     path = write_npz(tmp_path / "d.npz")
     assert sentence(path, validation=0.001) == "validation: 0.001 of 96 training images leaves 0 and 96"
+
+
+def test_a_test_label_without_a_training_image_is_refused_when_the_test_set_is_read(tmp_path):
+    path = write_npz(tmp_path / "d.npz", y_test=np.full(24, 7))
+    data.load(str(path))
+    expected = f"{path}: y_test: expected labels from 0 to 2, the greatest of y_train, got 7 to 7"
+    with pytest.raises(FormatError) as caught:
+        data.load_test(str(path))
+    assert str(caught.value) == expected
+
+
+def large(path):
+    """A data set whose test part is longer than what a zip file's reader reads ahead."""
+    test = split(600, seed=1)
+    return write_npz(path, x_test=test.images, y_test=test.labels)
+
+
+def poisoned(path):
+    """The same file with random bytes in place of its test images and labels, which cannot be read any more."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        for name in ("x_test.npy", "y_test.npy"):
+            info = archive.getinfo(name)
+            start = (
+                info.header_offset
+                + 30
+                + int.from_bytes(content[info.header_offset + 28 : info.header_offset + 30], "little")
+            )
+            begin = start + len(name) + 128
+            size = info.file_size - 128
+            content[begin : begin + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(content)
+
+
+def test_loading_takes_no_notice_of_test_images_or_labels(tmp_path):
+    path = large(tmp_path / "d.npz")
+    before = data.load(str(path))
+    poisoned(path)
+    after = data.load(str(path))
+    assert after.sha256 == before.sha256
+    assert np.array_equal(after.train.images, before.train.images)
+    with pytest.raises(FormatError, match="damaged"):
+        data.load_test(str(path))
+
+
+def test_a_run_trains_the_same_model_whatever_the_test_set_is(tmp_path):
+    made = {"train": {"epochs": 1}, "prune": {"epochs": 1}, "sparse": {"epochs": 1}, "finetune": {"epochs": 1}}
+    path = large(tmp_path / "d.npz")
+    settings = toy(data={"source": str(path)}, **made)
+    expected = pipeline.run(settings, tmp_path / "one")["sha256"]
+    poisoned(path)
+    assert pipeline.run(settings, tmp_path / "other")["sha256"] == expected
+
+
+def test_only_the_first_of_the_remaining_training_images_are_used(tmp_path):
+    path = str(write_npz(tmp_path / "d.npz"))
+    whole, few = data.load(path), data.load(path, recipe.DataSettings(train_images=30))
+    assert np.array_equal(few.train.images, whole.train.images[:30])
+    assert np.array_equal(few.train.labels, whole.train.labels[:30])
+    assert np.array_equal(few.validation.images, whole.validation.images)
+    assert few.mean == pytest.approx((whole.train.images[:30].mean() / 255,))
+
+
+def test_pixels_are_averaged_and_rounded_in_every_part(tmp_path):
+    path = str(write_npz(tmp_path / "d.npz"))
+    settings = recipe.DataSettings(average=2)
+    pairs = [
+        (data.load(path).train, data.load(path, settings).train),
+        (data.load_test(path), data.load_test(path, settings)),
+    ]
+    for whole, small in pairs:
+        cells = [whole.images[:, :, y::2, x::2].astype(float) for y in (0, 1) for x in (0, 1)]
+        assert np.array_equal(small.images, np.floor(sum(cells) / 4 + 0.5).astype(np.uint8))
+        assert np.array_equal(small.labels, whole.labels)
+    assert data.load(path, settings).shape == (1, 4, 4)
+    assert sentence(path, average=3) == "data.average: 3x3 cells do not divide 8x8 images"
+
+
+def test_extra_images_are_trained_on_but_neither_validate_nor_change_the_normalisation(tmp_path):
+    path = str(write_npz(tmp_path / "d.npz"))
+    more = split(10, seed=5)
+    np.savez(tmp_path / "more.npz", x_train=255 - more.images[:, 0], y_train=more.labels)
+    plain, extra = data.load(path), data.load(path, recipe.DataSettings(extra=str(tmp_path / "more.npz")))
+    assert np.array_equal(extra.train.images, np.concatenate([plain.train.images, 255 - more.images]))
+    assert np.array_equal(extra.train.labels, np.concatenate([plain.train.labels, more.labels]))
+    assert np.array_equal(extra.validation.images, plain.validation.images)
+    assert (extra.mean, extra.std) == (plain.mean, plain.std)
+    assert extra.sha256 != plain.sha256
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"x_train": np.zeros((4, 6, 8), np.uint8)},
+         "x_train: expected images of shape (1, 8, 8) as in the data set, got (1, 6, 8)"),
+        ({"y_train": np.full(4, 3)}, "y_train: expected labels from 0 to 2, the data set's greatest, got 3 to 3"),
+        ({"y_train": None}, "expected the arrays x_train, y_train; y_train is missing, found x_train"),
+    ],
+)  # fmt: skip
+def test_extra_images_must_suit_the_data_set(tmp_path, arrays, expected):
+    path, more = write_npz(tmp_path / "d.npz"), tmp_path / "more.npz"
+    arrays = {"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.zeros(4, int), **arrays}
+    np.savez(more, **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(FormatError) as caught:
+        data.load(str(path), recipe.DataSettings(extra=str(more)))
+    assert str(caught.value) == f"{more}: {expected}"

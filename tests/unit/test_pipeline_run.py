@@ -177,7 +177,7 @@ def test_selection_never_reads_the_test_images(monkeypatch, done, tmp_path):
 
     made, _, _, _ = done
 
-    def forbidden(_source, layout="auto"):
+    def forbidden(_source, _settings=None):
         raise AssertionError
 
     monkeypatch.setattr(data, "load_test", forbidden)

@@ -18,6 +18,7 @@ from toolchain.recipe.sections import (
     END_TO_END,
     PAPER,
     STAGES,
+    DataSettings,
     LossSettings,
     ModelSettings,
     Recipe,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "END_TO_END",
     "STAGES",
+    "DataSettings",
     "LossSettings",
     "ModelSettings",
     "Recipe",

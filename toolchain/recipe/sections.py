@@ -28,9 +28,23 @@ def _key(default: Any, doc: str, *, low: float | None = None, high: float | None
 class DataSettings:
     """Section [data]."""
 
-    source: str = _key("digits", "`digits`, or the path of an .npz with x_train, y_train, x_test, y_test")
-    layout: Literal["auto", "NCHW", "NHWC"] = _key("auto", "order of the axes of four-dimensional images")
+    source: str = _key(
+        "digits",
+        "`digits`, `fashion-mnist`, `cifar10`, `cifar100`, `tinyimagenet`, or the path of an .npz with x_train, y_train, x_test, "
+        "y_test, or of a folder with train/CLASS/ and test/CLASS/",
+    )
+    folder: str = _key("data", "where the published data sets lie, as torchvision or their archive unpacks them")
+    layout: Literal["auto", "NCHW", "NHWC"] = _key("auto", "order of the axes of an .npz's four-dimensional images")
+    size: int = _key(0, "side to which a folder's images are scaled; 0: they are of one size", low=0, high=1024)
+    average: int = _key(1, "n x n pixels become one, their rounded mean", low=1, high=16)
     validation: float = _key(0.15, "share of the training images set aside for validation", low=0.01, high=0.9)
+    train_images: int = _key(0, "only so many of the remaining training images are used, the first; 0: all", low=0)
+    extra: str = _key(
+        "", "an .npz with more x_train and y_train, such as pseudo-labelled images; none of it is validation"
+    )
+    augmentation: Literal["none", "crop-flip", "random-resized-crop"] = _key(
+        "none", "of training images: moved by up to an eighth and mirrored, or a random box scaled up and mirrored"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
