@@ -93,7 +93,7 @@ def quantized(
             weight_bits=precision.weight_bits.value,
             bias_max=precision.bias_max.value,
             theta_max=precision.theta_max.value,
-            graded=precision.graded if graded is None else graded,
+            graded=profile.input == "graded" if graded is None else graded,
         ),
         weight_bits=settings.weight_bits,
         theta=settings.theta,

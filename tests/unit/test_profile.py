@@ -79,8 +79,30 @@ def test_a_proxy_is_labelled_as_assumed():
     assert {q.status for path, q, _ in profile.quantities(chip) if ".loihi1_proxy." in path} == {"assumed"}
 
 
-def test_only_loihi2_sends_graded_messages():
-    assert [profile.load(name).precision.graded for name in CHIPS] == [False, True]
+def test_only_loihi2_takes_graded_messages():
+    assert [profile.load(name).input for name in CHIPS] == ["bias", "graded"]
+
+
+@pytest.mark.parametrize(("bits", "coding"), [(1, "bias"), (9, "graded")])
+def test_a_profile_that_does_not_say_takes_messages_where_they_carry_numbers(bits, coding):
+    changed = table()
+    del changed["input"]
+    changed["precision"]["message_bits"]["value"] = bits
+    assert profile.from_dict(changed).input == coding
+
+
+@pytest.mark.parametrize(
+    ("bits", "said", "fault"),
+    [
+        (1, "graded", 'input: graded messages need precision.message_bits above 1; use "bias"'),
+        (9, "spikes", 'input: expected "graded" or "bias", got \'spikes\''),
+    ],
+)
+def test_an_input_the_chip_cannot_take_is_a_fault(bits, said, fault):
+    changed = table()
+    changed["input"] = said
+    changed["precision"]["message_bits"]["value"] = bits
+    assert faults(changed) == (fault,)
 
 
 def test_five_faults_are_listed_at_once():

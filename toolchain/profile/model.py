@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 V = TypeVar("V")
 
@@ -73,11 +73,6 @@ class Precision:
     message_bits: Count = field(
         metadata=_is("widest message; 1: spikes only, no graded messages", "bits", low=1, high=64)
     )
-
-    @property
-    def graded(self) -> bool:
-        """Whether a message can carry a number."""
-        return self.message_bits.value > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +205,12 @@ class LayerProfile(Profile):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareProfile(Profile):
-    """A chip whose cores hold the neurons that `mapping` places on them."""
+    """A chip whose cores hold the neurons that `mapping` places on them.
 
+    Attributes: input, how an image reaches the first layer: `graded` messages, or the `bias` of its neurons.
+    """
+
+    input: Literal["graded", "bias"]
     chip: ChipLimits
     core: CoreLimits
     precision: Precision

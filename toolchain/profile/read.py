@@ -108,7 +108,7 @@ def from_dict(table: dict[str, Any], *, where: str = "profile", sha256: str = ""
     faults: list[str] = []
     parts: dict[str, Any] = {}
     kind = next((kind for kind, section in _KINDS.items() if section in table), HardwareProfile)
-    known = [*_TEXTS, "sources", *([_KINDS[kind]] if kind in _KINDS else ["memory", "energy", *_SECTIONS])]
+    known = [*_TEXTS, "sources", *([_KINDS[kind]] if kind in _KINDS else ["input", "memory", "energy", *_SECTIONS])]
     faults += [f"{key}: unknown section{_near(key, known)}" for key in table if key not in known]
     sources = _sources(table.get("sources", {}), faults)
     for key in _TEXTS:
@@ -124,6 +124,7 @@ def from_dict(table: dict[str, Any], *, where: str = "profile", sha256: str = ""
             parts[section] = _section(part, table, section, sources, faults)
         parts["energy"] = _energy(table, sources, faults)
         parts["memory"] = _memory(table, sources, faults)
+        parts["input"] = _input(table, parts["precision"], faults)
     if faults:
         raise ConfigError(where=where, faults=tuple(faults))
     return kind(**parts, sha256=sha256, sources=sources)
@@ -131,6 +132,17 @@ def from_dict(table: dict[str, Any], *, where: str = "profile", sha256: str = ""
 
 _KINDS: dict[type[AnyProfile], str] = {ArithmeticProfile: "operations", LayerProfile: "layers"}
 """The section that tells a profile of another kind."""
+
+
+def _input(table: dict[str, Any], precision: Precision | None, faults: list[str]) -> str:
+    """How an image reaches the first layer; where the file does not say, graded messages if the chip sends any."""
+    graded = precision is not None and precision.message_bits is not None and precision.message_bits.value > 1
+    coding = table.get("input", "graded" if graded else "bias")
+    if coding not in {"graded", "bias"}:
+        faults.append(f'input: expected "graded" or "bias", got {coding!r}')
+    elif coding == "graded" and not graded and precision is not None:
+        faults.append('input: graded messages need precision.message_bits above 1; use "bias"')
+    return str(coding)
 
 
 def _unequal(part: Any, names: tuple[str, str], section: str) -> list[str]:

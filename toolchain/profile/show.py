@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolchain.profile.model import Quantity
+from toolchain.profile.model import HardwareProfile, Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,7 @@ def to_dict(profile: AnyProfile) -> dict[str, Any]:
         "name": profile.name,
         "description": profile.description,
         "sha256": profile.sha256,
+        **({"input": profile.input} if isinstance(profile, HardwareProfile) else {}),
         "quantities": {
             path: {
                 "value": quantity.value,
@@ -67,6 +68,9 @@ def render(profile: AnyProfile) -> None:
     console = Console()
     console.print(profile.description, markup=False)
     console.print(table)
+    if isinstance(profile, HardwareProfile):
+        reaches = {"graded": "graded messages", "bias": "the bias of the first layer's neurons"}[profile.input]
+        console.print(f"An image reaches the first layer as {reaches}.")
     for source, index in numbers.items():
         console.print(f"({index}) {source}", markup=False, highlight=False, soft_wrap=True)
 
