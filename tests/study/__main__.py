@@ -1,6 +1,7 @@
 """Trains and evaluates the study and writes docs/results.md: `make results DATA=fashion_mnist.npz`.
 
-It goes on where it was, after whatever stopped it; the page shows what there is.
+It goes on where it was, after whatever stopped it, and the page shows what there is. Several processes may share a folder: one
+trains the first seed, which chooses the learning rates, while others begin other seeds with `--only ahead`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from study import plan, work
+from study import page, plan, work
 
 from toolchain import recipe as recipes
 
@@ -21,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 @click.option(
     "--seeds", default="0,1,2", show_default=True, help="With commas between; several processes may share a folder."
 )
-@click.option("--only", type=click.Choice(["train", "evaluate", "page"]), help="One of the parts; all by default.")
+@click.option(
+    "--only", type=click.Choice(["ahead", "train", "evaluate", "page"]), help="One of the parts; all by default."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of fashion.toml.")
 @click.option("--images", type=int, default=plan.N_TRAIN, show_default=True, help="Training images, the first ones.")
 def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple[str, ...], images: int) -> None:
@@ -30,11 +33,14 @@ def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple
     base = recipes.load(plan.RECIPE, overrides=overrides)
     plan.prepare(source, out, images)
     wanted = [int(seed) for seed in seeds.split(",")]
+    if only == "ahead":
+        work.ahead(base, out, wanted, click.echo)
     if only in {None, "train"}:
         work.train(base, out, wanted, click.echo)
     if only in {None, "evaluate"}:
         for _ in work.evaluate(base, out, wanted, click.echo):
-            pass
+            page.write(base, out)
+    page.write(base, out)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,17 @@ def train(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
                 _run(plan.recipe(base, arm, seed, out, choices), folder, out, journal, arm.name)
 
 
+def ahead(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
+    """The dense ANN and the masks of every seed are there, which no grid decides: `train` takes them."""
+    for seed in seeds:
+        journal = Journal(out / f"seed-{seed}" / "seconds.json")
+        for arm in plan.arms(base):
+            recipe = plan.recipe(base, arm, seed, out, dict.fromkeys(arm.chosen.values(), 0.0))
+            if recipe.method == "convert":
+                log(f"mask of {arm.name}, seed {seed}")
+                _run(recipe, out / f"ahead-{seed}" / arm.name, out, journal, arm.name, until="prune")
+
+
 def _choose(base: Recipe, grid: plan.Grid, arm: plan.Arm, out: Path, log: Log) -> None:
     """`choices.json` says which value of a grid validates best under attack, and how each of them did."""
     choices = kept(out / "choices.json")
