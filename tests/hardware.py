@@ -127,3 +127,13 @@ def unrolled(layer, source, nonzero=None):
                 if 0 <= y < rows and 0 <= x < cols:
                     matrix[neurons[o, r, s], cells[c, y * q : y * q + q, x * q : x * q + q].ravel()] += 1
     return matrix
+
+
+def coefficient(held, name, times):
+    """The table of coefficients with one of them multiplied, or, with None, unknown."""
+    known = getattr(held, name)
+    if times is None:
+        return replace(held, **{name: replace(known, value=None, status="unknown")})
+    several = isinstance(known.value, tuple)
+    value = tuple(times * each for each in known.value) if several else times * known.value
+    return replace(held, **{name: replace(known, value=value)})

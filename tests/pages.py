@@ -10,7 +10,7 @@ import numpy as np
 from hardware import conv_case, trace
 
 from toolchain import mapping, report
-from toolchain.export import Deployment
+from toolchain.energy import Run
 
 VOID = {"meta", "br", "input", "link", "img", "base", "hr", "source"}
 
@@ -50,22 +50,32 @@ METRICS = {
 }
 
 
-def full(chip, net=None):
-    """The report of a small network on a chip, with spikes, labels and what the stages measured."""
-    net = net or conv_case()
-    deployment = Deployment(
+def subject(net, chip, **facts):
+    """The network on the chip, its masks those of its weights."""
+    return report.Subject(
         network=net,
         mapping=mapping.place(net, chip),
         masks={layer.name: layer.weight != 0 for layer in net.chain},
-        facts={"model": {"name": "by-hand", "sha256": "ab"}},
-    )
-    made = report.build(
-        deployment=deployment,
         profile=chip,
-        trace=recorded(net),
+        facts={"model": {"name": "by-hand", "sha256": "ab"}, **facts},
+    )
+
+
+def full(chip, net=None):
+    """The report of a small network on a chip, with spikes, labels and what the stages measured."""
+    net = net or conv_case()
+    made = report.build(
+        subject(net, chip),
+        Run(trace=recorded(net)),
         labels=np.array([0, 1, 0]),
         stored_bytes=1234,
         metrics=METRICS,
+        attacked=report.Attacked(
+            attack={"name": "by hand", "statement": "Images made by hand."},
+            clean=Run(trace=recorded(net)),
+            adversarial=Run(trace=recorded(net, seed=1)),
+            labels=np.array([0, 1, 0]),
+        ),
     )
     return json.loads(json.dumps(made))
 

@@ -19,6 +19,7 @@ import numpy as np
 from toolchain import __version__, check, mapping, report, simulate, store
 from toolchain import export as netx
 from toolchain import profile as profiles
+from toolchain.energy import Run
 from toolchain.errors import FormatError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -137,17 +138,12 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         "run_lava.py": Path(__file__).with_name("run_lava.py").read_bytes(),
         "mapping.json": _json(dataclasses.asdict(placed)),
     }
-    sent = np.zeros(made.network.input.shape)
-    if not made.network.input.bias:
-        sent = np.count_nonzero(made.network.input.encode(images), axis=0) * made.network.timesteps / len(images)
     made_report = report.build(
-        deployment=deployment,
-        profile=profile,
-        trace=trace,
+        report.Subject(network=made.network, masks=made.masks, profile=profile, mapping=placed, facts=facts),
+        _run(made.network, images, trace),
         labels=labels,
         stored_bytes=len(content["network.net"]),
         metrics=model.metrics,
-        messages=sent,
         recorded=emulate.run(made.network, images[:1], record=True),
     )
     content["report.json"] = _json(made_report)
@@ -163,6 +159,14 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     # The manifest goes last: a folder half replaced does not match it.
     store.write_files(out, {**content, "manifest.json": _json(manifest)})
     return made_report
+
+
+def _run(network: Network, images: Images, trace: Trace) -> Run:
+    """What the network did on the images, the messages counted that they send: none where the host sets biases instead."""
+    if network.input.bias:
+        return Run(trace=trace, messages=np.zeros(network.input.shape))
+    sent = np.count_nonzero(network.input.encode(images), axis=0) * network.timesteps / len(images)
+    return Run(trace=trace, messages=sent)
 
 
 def _data(model: Model) -> Data:
@@ -203,21 +207,34 @@ def _read_samples(path: Path, network: Network) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def read_report(path: Path, *, energy: str = "all") -> dict[str, Any]:
-    """Return the report of an exported folder, with `all` energy models or one. Raises FormatError."""
+def read_report(path: Path, *, energy: str = "all", proxy: bool = False) -> dict[str, Any]:
+    """Return the report of an exported folder, with `all` energy models or one, and with another chip's coefficients or not.
+
+    Raises FormatError.
+    """
     _check_manifest(path)
     file = path / "report.json"
     try:
         made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        schema, models = made["schema"], made["energy"]
+        schema, _ = made["schema"], made["energy"]
     except (ValueError, KeyError, TypeError):
         raise FormatError(path=str(file), reason="not a report; export again") from None
     if schema != report.SCHEMA:
         reason = f"schema {schema} is not the {report.SCHEMA} this version reads; export again"
         raise FormatError(path=str(file), reason=reason)
-    if energy == "all":
-        return made
-    return {**made, "energy": {energy: models[energy]}}
+    if proxy:
+        made = report.with_proxies(made, _same_profile(path, made))
+    return made if energy == "all" else report.only(made, energy)
+
+
+def _same_profile(path: Path, made: dict[str, Any]) -> HardwareProfile:
+    """Return the profile an export was made for. Raises FormatError where it has changed."""
+    settings = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["settings"]
+    profile = profiles.load(settings["profile"])
+    if profile.sha256 != made["profile"]["sha256"]:
+        reason = f"profile {profile.name} is not the one it was exported for; export again"
+        raise FormatError(path=str(path), reason=reason)
+    return profile
 
 
 def write_page(folder: Path, made: dict[str, Any], file: Path) -> None:

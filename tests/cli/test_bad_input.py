@@ -366,7 +366,7 @@ def test_a_network_of_an_honest_manifest_is_read_with_distrust(run, folder):
     assert answer.said.startswith(f"{folder / 'network.net'}: not a netx file written by rsnn-deploy export (OSError")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": 1}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": 2}'])
 def test_a_report_of_an_honest_manifest_is_read_with_distrust(run, folder, content):
     replace(folder, "report.json", content)
     answer = run("report", folder)

@@ -103,7 +103,7 @@ def test_without_json_stdout_is_for_people(run, arguments, name):
 
 
 def test_the_report_is_shown_with_the_energy_that_was_asked_for(run, exported):
-    assert set(run("report", exported, "--json").json["energy"]) == {"eq12", "hardware"}
+    assert set(run("report", exported, "--json").json["energy"]) == {"eq12", "lemaire", "hardware"}
     assert set(run("report", exported, "--json", "--energy", "eq12").json["energy"]) == {"eq12"}
     assert set(run("report", exported, "--json", "--energy", "hardware").json["energy"]) == {"hardware"}
 

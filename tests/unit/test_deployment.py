@@ -162,9 +162,9 @@ KEYS = {
     "profile": {"name", "sha256"},
     "network": {"n_neurons", "n_synapses", "n_synapses_netx", "layers"},
     "mapping": {"n_cores", "n_chips", "layers"},
-    "memory": {"dense_fp32_bytes", "stored_bytes", "on_chip_words"},
-    "activity": {"backend", "samples", "spikes_per_image", "synops_per_image", "layers"},
-    "energy": {"eq12", "hardware"},
+    "memory": {"dense_fp32_bytes", "stored_bytes", "unique_bytes", "resident_bytes"},
+    "activity": {"backend", "samples", "spikes_per_image", "layers"},
+    "energy": {"eq12", "lemaire", "hardware"},
     "accuracy": set(),
 }
 NETWORK_LAYER = {"name", "kind", "shape", "n_neurons", "n_weights", "n_nonzero_weights", "n_synapses", "weight_bits"}

@@ -53,7 +53,7 @@ def test_biases_beyond_the_chips_are_found():
 
 def test_nothing_is_sent_to_a_driven_layer():
     net = driven_case()
-    counts = energy.hardware(net, mapping.place(net, LOIHI1), LOIHI1, trace(net, (3, 2)))["counts"]
+    counts = energy.hardware(net, mapping.place(net, LOIHI1), LOIHI1, energy.Run(trace=trace(net, (3, 2))))["counts"]
     inside = 3 * 4 * (3 * 4 - 2) ** 2 * 2  # the synapses of `second`, 3x3 with padding on 4x4 cells, times 3 spikes
     into_readout = 2 * 64 * 10
     assert counts["synops_nonzero"]["value"] == inside + into_readout

@@ -15,7 +15,7 @@ PACKAGE = Path(toolchain.__file__).parent
 
 VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
 FLOAT_SIDE = {"data", "nets", "spiking", "attacks", "train", "prune", "percentiles", "convert", "finetune", "quantize"}
-CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "report"}
+CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "memory", "neurobench", "report"}
 ABOVE = {"pipeline", "deployment", "evaluate"}
 TOP = {"cli", "show", "progress"}
 ALONE = {"run_lava"}

@@ -105,7 +105,7 @@ def test_the_page_loads_nothing(chip):
 def poisoned(node, key=""):
     """The report with hostile text added to every string, and to the names of stages, numbers and terms."""
     if isinstance(node, dict):
-        open_names = key in {"stages", "numbers", "terms"}
+        open_names = key in {"stages", "numbers", "terms", "sets"}
         return {name + HOSTILE * open_names: poisoned(child, name) for name, child in node.items()}
     if isinstance(node, list):
         return [poisoned(child, key) for child in node]

@@ -9,24 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hardware import LOIHI1, LOIHI2, conv_case, dense_case, half_zeros, trace
-from pages import recorded
+from pages import recorded, subject
 from rich.console import Console
 
 from toolchain import check, emulate, mapping, report
-from toolchain.export import Deployment
+from toolchain.energy import Run
 from toolchain.profile import quantities
 from toolchain.report.detail import per_core
 
 
-def deployed(net, chip, **facts):
-    masks = {layer.name: layer.weight != 0 for layer in net.chain}
-    return Deployment(network=net, mapping=mapping.place(net, chip), masks=masks, facts=facts)
-
-
 def built(net=None, chip=LOIHI2, spikes=(3, 2), **options):
     net = net or dense_case(half_zeros())
-    facts = {"model": {"name": "by-hand", "sha256": "ab"}}
-    return report.build(deployment=deployed(net, chip, **facts), profile=chip, trace=trace(net, spikes), **options)
+    return report.build(subject(net, chip), Run(trace=trace(net, spikes)), **options)
 
 
 def shown(made):
@@ -62,7 +56,7 @@ def test_every_figure_says_its_unit_how_it_is_known_and_its_source(chip, section
 
 def test_the_report_has_the_published_schema():
     made = built()
-    assert made["schema"] == 1
+    assert made["schema"] == 2
     assert {"sparsity", "n_weights", "n_nonzero_weights", "sha256", "T"} <= set(made["model"])
     assert {"name", "sha256"} <= set(made["profile"])
     assert {"n_neurons", "n_synapses", "n_synapses_netx", "layers"} <= set(made["network"])
@@ -81,18 +75,18 @@ def test_the_report_has_the_published_schema():
     assert set(layer_keys) <= set(made["network"]["layers"][0])
     assert {"n_cores", "n_chips", "layers"} <= set(made["mapping"])
     assert {"name", "format", "n_cores", "tile", "worst_core"} <= set(made["mapping"]["layers"][0])
-    assert {"dense_fp32_bytes", "stored_bytes", "on_chip_words"} <= set(made["memory"])
-    assert {"backend", "samples", "spikes_per_image", "synops_per_image", "layers"} <= set(made["activity"])
-    assert {"eq12", "hardware"} <= set(made["energy"])
+    assert {"dense_fp32_bytes", "stored_bytes", "unique_bytes", "resident_bytes"} <= set(made["memory"])
+    assert {"backend", "samples", "spikes_per_image", "layers"} <= set(made["activity"])
+    assert {"eq12", "lemaire", "hardware"} <= set(made["energy"])
     assert made["accuracy"] == {}
     assert json.loads(json.dumps(made)) == made
 
 
 def test_the_model_is_counted_by_its_masks_the_network_by_its_weights():
     net = dense_case(half_zeros())
-    deployment = deployed(net, LOIHI2)
-    deployment.masks["dense"] = np.ones((80, 80), dtype=bool)  # 3200 trained weights have rounded to zero
-    made = report.build(deployment=deployment, profile=LOIHI2, trace=trace(net, [3, 2]))
+    about = subject(net, LOIHI2)
+    about.masks["dense"] = np.ones((80, 80), dtype=bool)  # 3200 trained weights have rounded to zero
+    made = report.build(about, Run(trace=trace(net, [3, 2])))
     # 1 weight of `first`, 80 x 80 of `dense`, 80 x 10 of the readout
     assert made["model"]["n_weights"] == made["model"]["n_nonzero_weights"] == 1 + 6400 + 800
     assert made["model"]["sparsity"] == 0
@@ -105,8 +99,9 @@ def test_memory_is_the_sum_over_cores():
     first = 2 + 1 + 80 + 1 + 80
     # dense: 80 axon words, 1 group, 80 neurons, 80 x 13 words, 80 axon map words; the readout: 80, 1, 10, 80 x 4, 0
     dense, out = 80 + 1 + 80 + 1040 + 80, 80 + 1 + 10 + 80 * 4
-    assert made["on_chip_words"]["value"] == first + dense + out
-    assert made["on_chip_synapse_words"]["value"] == 1 + 1040 + 320
+    assert made["resident_words"]["value"] == first + dense + out
+    assert made["resident_bytes"]["value"] == 8 * (first + dense + out)
+    assert [layer["resident_synapse_words"]["value"] for layer in made["layers"]] == [1, 1040, 320]
     assert made["dense_fp32_bytes"]["value"] == 4 * 7201
     assert made["stored_bytes"]["value"] is None
     assert built(stored_bytes=99)["memory"]["stored_bytes"]["value"] == 99
@@ -204,7 +199,7 @@ def test_shares_that_sit_on_one_core_add_up_and_a_core_nobody_could_measure_is_u
 def test_spikes_of_the_steps_add_up_to_those_of_the_image():
     net = conv_case()
     seen = recorded(net)
-    made = report.build(deployment=deployed(net, LOIHI2), profile=LOIHI2, trace=seen)["activity"]
+    made = report.build(subject(net, LOIHI2), Run(trace=seen))["activity"]
     for layer, spikes in zip(made["layers"], seen.spikes, strict=True):
         assert layer["spikes_per_step"] == [step.sum() / 3 for step in np.moveaxis(spikes, 1, 0)]
         assert sum(layer["spikes_per_step"]) == pytest.approx(layer["spikes_per_image"])
@@ -227,7 +222,7 @@ def test_the_emulator_counts_the_spikes_of_each_step_over_all_batches():
 def test_a_raster_shows_the_first_image_in_neurons_spread_over_the_layer():
     net = conv_case(pool=4)  # 2 x 16 x 16 neurons in the first layer
     seen = recorded(net)
-    made = report.build(deployment=deployed(net, LOIHI2), profile=LOIHI2, trace=seen, labels=np.array([7, 1, 1]))
+    made = report.build(subject(net, LOIHI2), Run(trace=seen), labels=np.array([7, 1, 1]))
     raster = made["activity"]["raster"]
     assert {key: raster[key] for key in ("sample", "label", "class", "backend")} == {
         "sample": 0,

@@ -170,13 +170,20 @@ def verify(folder: Path, samples: int | None, kernels: str, allow_silent: bool, 
 @click.command()
 @folder_argument
 @click.option(
-    "--energy", type=click.Choice(["all", "eq12", "hardware"]), default="all", show_default=True, help="Models."
+    "--energy",
+    type=click.Choice(["all", "eq12", "hardware", "lemaire"]),
+    default="all",
+    show_default=True,
+    help="Models.",
+)
+@click.option(
+    "--proxy", is_flag=True, help="Price the events with another chip's coefficients too, where the profile names some."
 )
 @click.option(
     "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one HTML page too."
 )
 @json_option
-def report(folder: Path, energy: str, html: Path | None, as_json: bool) -> None:
+def report(folder: Path, energy: str, proxy: bool, html: Path | None, as_json: bool) -> None:
     """Print what an exported DIR is and costs.
 
     Layers, cores, memory, activity, energy, accuracy; each figure with how it is known. The page needs no network and
@@ -185,7 +192,7 @@ def report(folder: Path, energy: str, html: Path | None, as_json: bool) -> None:
     from toolchain import deployment
     from toolchain import report as reports
 
-    made = deployment.read_report(folder, energy=energy)
+    made = deployment.read_report(folder, energy=energy, proxy=proxy)
     if html:
         deployment.write_page(folder, made, html)
         say(f"wrote {html}")

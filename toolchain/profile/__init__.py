@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from toolchain.profile.model import (
     STATUSES,
+    Anchor,
     AnyProfile,
     ArithmeticProfile,
     BudgetMemory,
@@ -33,6 +34,7 @@ from toolchain.profile.show import quantities, render, to_dict
 
 __all__ = [
     "STATUSES",
+    "Anchor",
     "AnyProfile",
     "ArithmeticProfile",
     "BudgetMemory",

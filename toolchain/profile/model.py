@@ -150,6 +150,17 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """[anchor], what others measured of one network on this chip: context for a report's figures, not an estimate."""
+
+    cores: Count = field(metadata=_is("cores that network took", "cores", low=1))
+    steps: Count = field(metadata=_is("its steps an inference", "steps", low=1))
+    step_us: Quantity[float] = field(metadata=_is("time of its step", "us"))
+    energy_mj: Quantity[float] = field(metadata=_is("energy of its inference", "mJ"))
+    dynamic_mj: Quantity[float] = field(metadata=_is("of which dynamic", "mJ"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
     """[operations] of a profile without cores: arithmetic, and memory whose access costs more the larger it is."""
 
@@ -217,6 +228,7 @@ class HardwareProfile(Profile):
     memory: ListMemory | BudgetMemory
     energy: Energy
     time: Times
+    anchor: Anchor | None = None
 
 
 AnyProfile = HardwareProfile | ArithmeticProfile | LayerProfile

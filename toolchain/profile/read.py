@@ -13,6 +13,7 @@ from toolchain import resources
 from toolchain.errors import ConfigError, UnsupportedError
 from toolchain.profile.model import (
     STATUSES,
+    Anchor,
     AnyProfile,
     ArithmeticProfile,
     BudgetMemory,
@@ -108,7 +109,8 @@ def from_dict(table: dict[str, Any], *, where: str = "profile", sha256: str = ""
     faults: list[str] = []
     parts: dict[str, Any] = {}
     kind = next((kind for kind, section in _KINDS.items() if section in table), HardwareProfile)
-    known = [*_TEXTS, "sources", *([_KINDS[kind]] if kind in _KINDS else ["input", "memory", "energy", *_SECTIONS])]
+    own = ["input", "memory", "energy", "anchor", *_SECTIONS]
+    known = [*_TEXTS, "sources", *([_KINDS[kind]] if kind in _KINDS else own)]
     faults += [f"{key}: unknown section{_near(key, known)}" for key in table if key not in known]
     sources = _sources(table.get("sources", {}), faults)
     for key in _TEXTS:
@@ -125,6 +127,8 @@ def from_dict(table: dict[str, Any], *, where: str = "profile", sha256: str = ""
         parts["energy"] = _energy(table, sources, faults)
         parts["memory"] = _memory(table, sources, faults)
         parts["input"] = _input(table, parts["precision"], faults)
+        if "anchor" in table:
+            parts["anchor"] = _section(Anchor, table, "anchor", sources, faults)
     if faults:
         raise ConfigError(where=where, faults=tuple(faults))
     return kind(**parts, sha256=sha256, sources=sources)

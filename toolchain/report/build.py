@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain import check, counts, energy
-from toolchain.energy import figure
+from toolchain import check, counts
 from toolchain.ir import Conv, Dense, Readout
-from toolchain.profile import BudgetMemory
+from toolchain.memory import memory
+from toolchain.neurobench import neurobench
+from toolchain.profile import HardwareProfile
 from toolchain.profile import quantities as profile_quantities
-from toolchain.report.detail import per_core, raster, step_spikes
+from toolchain.report.detail import per_core, raster
+from toolchain.report.scenarios import Attacked, Subject, activity, dense_twin, outcome, priced, under_attack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,55 +24,69 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from toolchain import placement
-    from toolchain.export import Deployment
+    from toolchain.energy import Run
     from toolchain.ir import AnyLayer, Network
-    from toolchain.profile import HardwareProfile
+    from toolchain.profile import AnyProfile
     from toolchain.trace import Trace
 
     Bools = npt.NDArray[np.bool_]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def build(
+    subject: Subject,
+    run: Run,
     *,
-    deployment: Deployment,
-    profile: HardwareProfile,
-    trace: Trace,
     labels: npt.NDArray[np.int64] | None = None,
     stored_bytes: int | None = None,
     metrics: Mapping[str, Any] | None = None,
-    messages: npt.NDArray[np.float64] | None = None,
     t_step_ns: float | None = None,
     recorded: Trace | None = None,
+    attacked: Attacked | None = None,
 ) -> dict[str, Any]:
-    """Return the report of a deployment as a trace showed it, JSON-able.
+    """Return the report of a network as a run showed it, JSON-able.
 
-    labels: of the traced images, for the accuracy of the deployed network; stored_bytes: of the exported file; metrics: what
-    the training stages measured; messages and t_step_ns as in `energy.hardware`; recorded: the same first images again, with every spike, for the
-    raster; by default the trace itself, where it has them.
+    labels: of the images run, for the accuracy of the deployed network; stored_bytes: of the exported file; metrics: what
+    the training stages measured; t_step_ns as in `energy.hardware`; recorded: the same first images again, with every
+    spike, for the raster, by default the run itself, where it has them; attacked: the network on images made against it.
     """
-    network, mapping, masks = deployment.network, deployment.mapping, deployment.masks
-    verdict = check.check(network, mapping, profile)
-    activity = _activity(network, trace)
-    activity["raster"] = raster(recorded or trace, labels)
-    hardware = energy.hardware(network, mapping, profile, trace, messages=messages, t_step_ns=t_step_ns)
-    activity["synops_per_image"] = {
-        which: hardware["counts"][f"synops_{which}"]["value"] for which in ("nonzero", "stored")
-    }
+    network, masks, profile, trace = subject.network, subject.masks, subject.profile, run.trace
+    found = activity(network, trace)
+    found["raster"] = raster(recorded or trace, labels)
+    energies = priced(subject, run, t_step_ns)
     return {
         "schema": SCHEMA,
-        "model": _model(deployment.facts.get("model", {}), network, masks),
+        "model": _model(subject.facts.get("model", {}), network, masks),
         "profile": {"name": profile.name, "sha256": profile.sha256, "description": profile.description},
-        "input": _input(network, deployment.facts),
-        "network": _network(network, masks, deployment.facts.get("quantization", {})),
-        "mapping": {**_mapping(mapping, verdict), "cores": per_core(mapping, verdict, profile)},
-        "check": verdict.to_dict(),
-        "memory": _memory(network, mapping, profile, stored_bytes),
-        "activity": activity,
-        "energy": {"eq12": energy.eq12(network, masks, trace), "hardware": hardware},
+        "input": _input(network, subject.facts),
+        "network": _network(network, masks, subject.facts.get("quantization", {})),
+        **_placed(subject),
+        "memory": memory(network, subject.mapping, profile, stored_bytes=stored_bytes),
+        "activity": found,
+        "energy": energies,
+        "neurobench": neurobench(network, run),
+        "attacked": None if attacked is None else under_attack(subject, attacked, t_step_ns),
+        "dense": dense_twin(subject, run, energies, t_step_ns),
         "accuracy": _accuracy(trace, labels, metrics or {}),
+        "context": _context(profile),
         "assumptions": _assumptions(profile),
+    }
+
+
+def _placed(subject: Subject) -> dict[str, Any]:
+    """Where the network sits and whether that keeps the limits; unknown, with the reason, where it is not placed."""
+    placed, profile = subject.mapping, subject.profile
+    if placed is None or not isinstance(profile, HardwareProfile):
+        reason = f"networks are not placed on {profile.name}"
+        return {
+            "mapping": {"n_cores": None, "n_chips": None, "layers": [], "reason": reason},
+            "check": {"profile": profile.name, "ok": None, "violations": [], "usage": []},
+        }
+    verdict = check.check(subject.network, placed, profile)
+    return {
+        "mapping": {**_mapping(placed, verdict), "cores": per_core(placed, verdict, profile)},
+        "check": verdict.to_dict(),
     }
 
 
@@ -155,7 +171,7 @@ def _mapping(mapping: placement.Mapping, verdict: check.Verdict) -> dict[str, An
                 "worst_core": _worst(name, verdict),
             }
         )
-    return {"n_cores": len(mapping.cores), "n_chips": mapping.n_chips, "layers": layers}
+    return {"n_cores": len({core.index for core in mapping.cores}), "n_chips": mapping.n_chips, "layers": layers}
 
 
 def _worst(layer: str, verdict: check.Verdict) -> dict[str, Any] | None:
@@ -174,85 +190,28 @@ def _worst(layer: str, verdict: check.Verdict) -> dict[str, Any] | None:
     }
 
 
-def _memory(
-    network: Network, mapping: placement.Mapping, profile: HardwareProfile, stored_bytes: int | None
-) -> dict[str, Any]:
-    n_weights = sum(layer.weight.size for layer in network.chain)
-    bits = sum(layer.weight.size * layer.weight_bits for layer in network.chain)
-    synapses = sum(core.synapse_words for core in mapping.cores)
-    words, what = synapses, "synapse words of all cores"
-    if isinstance(profile.memory, BudgetMemory):
-        words += sum(
-            core.axons_in + core.groups + core.n_neurons + core.axon_map_words + core.axon_mem_words
-            for core in mapping.cores
-        )
-        what = "axon, group, neuron, synapse and axon map words of all cores"
-    word_bits = profile.memory.word_bits
-    formula = f"{what}, by the memory formula of {profile.name}; a shared kernel stores its zeros"
-    stored = "size of network.net" if stored_bytes is not None else "not exported"
-    return {
-        "dense_fp32_bytes": figure(4 * n_weights, "bytes", "counted", "weights x 4 bytes, zeros included"),
-        "dense_integer_bytes": figure(-(-bits // 8), "bytes", "counted", "weights x weight bits, zeros included"),
-        "stored_bytes": figure(stored_bytes, "bytes", "counted", stored),
-        "on_chip_words": figure(words, "words", "modelled", formula),
-        "on_chip_synapse_words": figure(
-            synapses, "words", "modelled", formula.replace(what, "synapse words of all cores")
-        ),
-        "on_chip_bytes": figure(
-            words * word_bits.value / 8,
-            "bytes",
-            "modelled",
-            f"on_chip_words x {word_bits.value} bits [{word_bits.status}]: {word_bits.source}",
-        ),
-    }
-
-
-def _activity(network: Network, trace: Trace) -> dict[str, Any]:
-    steps = trace.n_samples * network.timesteps
-    per_step = step_spikes(trace)
-    layers: list[dict[str, Any]] = []
-    for index, (name, spikes) in enumerate(zip(trace.layers, trace.counts, strict=True)):
-        n_neurons = int(np.prod(network.shapes[index]))
-        total = int(spikes.sum(dtype=np.int64))
-        layers.append(
-            {
-                "name": name,
-                "spikes_per_image": total / trace.n_samples,
-                "spikes_per_step": None if per_step is None else (per_step[index] / trace.n_samples).tolist(),
-                "rate": total / (steps * n_neurons),
-                "silent_neurons": int((spikes.sum(axis=0, dtype=np.int64) == 0).sum()),
-                "active_share": None if trace.active is None else int(trace.active[index]) / (steps * n_neurons),
-                "wraps": None if trace.wraps is None else int(trace.wraps[index]),
-                "saturations": None if trace.saturations is None else int(trace.saturations[index]),
-            }
-        )
-    return {
-        "backend": trace.backend,
-        "samples": trace.n_samples,
-        "spikes_per_image": sum(entry["spikes_per_image"] for entry in layers),
-        "layers": layers,
-        "silent": [entry["name"] for entry in layers if entry["rate"] == 0],
-        "always_on": [entry["name"] for entry in layers if entry["rate"] == 1],
-    }
-
-
 def _accuracy(trace: Trace, labels: npt.NDArray[np.int64] | None, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured; empty where nothing was."""
     accuracy: dict[str, Any] = {}
     if labels is not None:
-        right = int((trace.classes() == labels).sum())
-        accuracy["deployed"] = {
-            "accuracy": right / trace.n_samples,
-            "n": trace.n_samples,
-            "n_right": right,
-            "backend": trace.backend,
-        }
+        accuracy["deployed"] = outcome(trace, labels)
     if metrics:
         accuracy["stages"] = dict(metrics)
     return accuracy
 
 
-def _assumptions(profile: HardwareProfile) -> list[dict[str, Any]]:
+def _context(profile: AnyProfile) -> list[dict[str, Any]]:
+    """What others measured on the chip, of another network: to know the scale by, not an estimate of this one."""
+    if not isinstance(profile, HardwareProfile) or profile.anchor is None:
+        return []
+    return [
+        {"what": what, "value": found.value, "unit": found.unit, "status": found.status, "source": found.source}
+        for path, found, what in profile_quantities(profile)
+        if path.startswith("anchor.")
+    ]
+
+
+def _assumptions(profile: AnyProfile) -> list[dict[str, Any]]:
     """What the figures rest on: statements of this project, then the profile's numbers that nobody published as such.
 
     The numbers of one status and source stand together.

@@ -126,6 +126,77 @@ def bars(report: Report, entries: Sequence[tuple[str, Path]], *, title: str) -> 
     return _drawing(title, left + room + 210, height, *marks, axis)
 
 
+def stacked(report: Report, place: Path, terms: Sequence[str], *, title: str) -> Markup:
+    """A bar a layer, its terms one after the other, from 0, and its total beside it."""
+    layers = find(report, *place)
+    sums = [sum(layer[term]["value"] or 0 for term in terms) for layer in layers]
+    greatest = max(sums) or 1
+    left, room, row = 170, 330, 22
+    marks: list[Markup] = []
+    for index, layer in enumerate(layers):
+        x, y = float(left), index * row
+        marks.append(tag("text", layer["name"], x=left - 8, y=y + 15, class_="name"))
+        for number_of, term in enumerate(terms):
+            figure = layer[term]
+            length = room * (figure["value"] or 0) / greatest
+            what = f"{layer['name']}, {term.replace('_', ' ')}: {number(figure['value'])} {figure['unit']}"
+            marks.append(
+                tag(
+                    "rect",
+                    tag("title", what),
+                    x=x,
+                    y=y + 4,
+                    width=length,
+                    height=14,
+                    class_=f"t{number_of}",
+                    data_path=pointer(*place, index, term, "value"),
+                    data_value=json.dumps(figure["value"]),
+                )
+            )
+            x += length
+        total = layer["total"]
+        marks.append(
+            tag(
+                "text",
+                f"{number(total['value'])} {total['unit']}",
+                x=x + 6,
+                y=y + 15,
+                class_="value",
+                data_path=pointer(*place, index, "total", "value"),
+                data_value=json.dumps(total["value"]),
+            )
+        )
+    height = len(layers) * row + 4
+    axis = tag("line", x1=left, x2=left, y1=0, y2=height, class_="axis")
+    return _drawing(title, left + room + 210, height, *marks, axis)
+
+
+def pairs(report: Report, entries: Sequence[tuple[str, Sequence[Path]]], *, title: str, unit: str) -> Markup:
+    """Two bars an entry, one below the other, from 0, each with its value. entries: name, and the places of two numbers."""
+    greatest = max((find(report, *path) or 0 for _, paths in entries for path in paths), default=0) or 1
+    left, room, row = 170, 330, 34
+    marks: list[Markup] = []
+    for index, (name, paths) in enumerate(entries):
+        y = index * row
+        marks.append(tag("text", name, x=left - 8, y=y + 19, class_="name"))
+        for which, (kind, path) in enumerate(zip(("first", "second"), paths, strict=True)):
+            value = find(report, *path)
+            length = room * (value or 0) / greatest
+            marks.append(
+                tag(
+                    "g",
+                    tag("title", f"{name}: {number(value)} {unit}"),
+                    tag("rect", x=left, y=y + 3 + 13 * which, width=length, height=11, class_=kind),
+                    tag("text", number(value), x=left + length + 6, y=y + 12 + 13 * which, class_="value"),
+                    data_path=pointer(*path),
+                    data_value=json.dumps(value),
+                )
+            )
+    height = len(entries) * row + 4
+    axis = tag("line", x1=left, x2=left, y1=0, y2=height, class_="axis")
+    return _drawing(title, left + room + 130, height, *marks, axis)
+
+
 def _short(reason: str) -> str:
     reason = reason.removeprefix("omitted: ")
     return reason if len(reason) <= 72 else f"{reason[:71]}…"

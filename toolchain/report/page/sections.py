@@ -9,8 +9,8 @@ from markupsafe import Markup
 from toolchain.report.page import charts
 from toolchain.report.page.accuracy import accuracy, label, outcomes, radius
 from toolchain.report.page.activity import activity
-from toolchain.report.page.energy import energy
-from toolchain.report.page.figures import Chart, Section, Table, figure_table, find, join, shown, shown_share
+from toolchain.report.page.energy import dense, energy, memory, neurobench, under_attack
+from toolchain.report.page.figures import Chart, Section, Table, find, join, shown, shown_share
 from toolchain.report.words import NOT_KNOWN
 
 if TYPE_CHECKING:
@@ -28,9 +28,12 @@ def all_of(report: Report, notes: Notes) -> list[Section]:
         Section(id="layers", title="Layers", blocks=list(_layers(report))),
         Section(id="cores", title="Cores", blocks=list(_cores(report))),
         Section(id="limits", title="Limits", blocks=list(_limits(report))),
-        Section(id="memory", title="Memory", blocks=list(_memory(report, notes))),
+        Section(id="memory", title="Memory", blocks=list(memory(report, notes))),
         Section(id="activity", title="Activity", blocks=list(activity(report))),
         Section(id="energy", title="Energy", blocks=list(energy(report, notes))),
+        Section(id="attacked", title="Under attack", blocks=list(under_attack(report, notes))),
+        Section(id="dense", title="Against the dense network", blocks=list(dense(report, notes))),
+        Section(id="neurobench", title="NeuroBench", blocks=list(neurobench(report, notes))),
         Section(id="accuracy", title="Accuracy and robustness", blocks=list(accuracy(report))),
         Section(id="assumptions", title="What the figures rest on", blocks=list(_assumptions(report))),
     ]
@@ -91,19 +94,30 @@ def _tiles(report: Report) -> Iterator[Tile]:
         shown(report, "activity", "spikes_per_image"),
         f"an image; backend: {report['activity']['backend']}",
     )
-    hardware = report["energy"].get("hardware", {})
-    if "total_low" in hardware:
-        low, high = (("energy", "hardware", name, "value") for name in ("total_low", "total_high"))
+    yield from _costs(report)
+
+
+def _costs(report: Report) -> Iterator[Tile]:
+    """What the chip's own set of coefficients says, how fast it could be at best, and what it takes."""
+    hardware = report["energy"].get("hardware")
+    if hardware:
+        chosen = ("energy", "hardware", "sets", hardware["default"])
+        low, high = ((*chosen, name, "value") for name in ("total_low", "total_high"))
         if find(report, *low) is None:
             figure, what = shown(report, *low), f"no coefficients published for {report['profile']['name']}"
         else:
             same = find(report, *low) == find(report, *high)
             figure = shown(report, *low) if same else join(shown(report, *low), " to ", shown(report, *high))
-            what = f"{hardware['total_low']['unit']}, modelled, not measured"
+            what = f"{find(report, *chosen, 'total_low', 'unit')}, modelled, not measured"
         yield "Energy", figure, what
-    stored = report["memory"].get("on_chip_bytes")
-    if stored:
-        yield "On-chip memory", shown(report, "memory", "on_chip_bytes", "value"), f"{stored['unit']}, {stored['how']}"
+        if hardware["latency"]["value"] is not None:
+            bound = "us an image at least, one sample"
+            yield "Latency", shown(report, "energy", "hardware", "latency", "value"), bound
+    resident = report["memory"].get("resident_bytes")
+    if resident:
+        once = shown(report, "memory", "unique_bytes", "value")
+        what = join("bytes in all cores, ", once, f" if each kernel is stored once; {resident['how']}")
+        yield "On-chip memory", shown(report, "memory", "resident_bytes", "value"), what
 
 
 def _two_digits(value: float) -> str:
@@ -249,13 +263,6 @@ def _limits(report: Report) -> Iterator[Table | str]:
     columns = ("rule", "limit of", "where it is fullest", "used", "limit", "unit", "", "")
     caption = f"Limits of {report['check']['profile']}, each where it is fullest"
     yield Table(caption=caption, columns=columns, rows=rows, left=frozenset({0, 1, 2, 5, 6}))
-
-
-def _memory(report: Report, notes: Notes) -> Iterator[Table]:
-    if report["memory"]:
-        yield figure_table(
-            report, "Weights and what they take", [(name, ("memory", name)) for name in report["memory"]], notes
-        )
 
 
 def _assumptions(report: Report) -> Iterator[Table]:

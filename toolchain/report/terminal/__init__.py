@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
+from toolchain.report.terminal.costs import attacked, energy
+from toolchain.report.terminal.tables import figures_table, table
 from toolchain.report.words import NOT_KNOWN, number, share
 
 if TYPE_CHECKING:
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-Notes = dict[str, int]
-"""Source -> its number in the list at the end of the report"""
+    from toolchain.report.terminal.tables import Notes
 
 
 def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     """The report is on the console, stdout by default; what is unknown reads n/a. A section it lacks is left out."""
     console = console or Console()
     notes: Notes = {}
-    parts = (_head, _input, _layers, _cores, _memory, _activity, _eq12, _hardware, _accuracy)
+    parts = (_head, _input, _layers, _cores, _memory, _activity, energy, attacked, _neurobench, _accuracy)
     console.print(Group(*(item for part in parts for item in part(report, notes))))
     console.print(Group(*_sources(notes), *_assumptions(report)))
 
@@ -32,11 +31,13 @@ def render(report: Mapping[str, Any], console: Console | None = None) -> None:
 def _head(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
     model, network, mapping = report["model"], report["network"], report["mapping"]
     name = model.get("name", "model")
+    cores, chips = (number(mapping[key]) for key in ("n_cores", "n_chips"))
+    where = mapping["reason"] if mapping["n_cores"] is None else f"{cores} cores on {chips} chip(s)"
     yield Text(f"{name} on {report['profile']['name']}", style="bold")
     yield Text(
         f"{model['sparsity']:.2%} sparse: {model['n_nonzero_weights']:,} of {model['n_weights']:,} weights; T = {model['T']}; "
         f"{network['n_neurons']:,} neurons, {network['n_synapses']:,} synapses ({network['n_synapses_netx']:,} in the netx "
-        f"file); {mapping['n_cores']:,} cores on {mapping['n_chips']} chip(s)"
+        f"file); {where}"
     )
     for violation in report["check"]["violations"]:
         yield Text(f"{violation['layer']}: {violation['resource']} exceeded. {violation['remedy']}", style="red")
@@ -56,18 +57,11 @@ def _input(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]
     yield Text(line)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    return table
-
-
 def _layers(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
-    table = _table("Layers", "layer", "kind", "shape", "neurons", "nonzero / weights", "synapses", "bits", "theta")
+    made = table("Layers", "layer", "kind", "shape", "neurons", "nonzero / weights", "synapses", "bits", "theta")
     for layer in report["network"]["layers"]:
         low, high = layer["theta"] or (None, None)
-        table.add_row(
+        made.add_row(
             layer["name"],
             layer["kind"] + (f", pool {layer['pool']}" if layer["pool"] > 1 else ""),
             "x".join(map(str, layer["shape"])),
@@ -77,14 +71,16 @@ def _layers(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType
             str(layer["weight_bits"]),
             "-" if low is None else number(low) if low == high else f"{low:,} to {high:,}",
         )
-    yield table
+    yield made
 
 
 def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
-    table = _table("Cores", "layer", "format", "cores", "tile y x c", "fullest core", "its scarcest resource", "fill")
+    if not report["mapping"]["layers"]:
+        return
+    made = table("Cores", "layer", "format", "cores", "tile y x c", "fullest core", "its scarcest resource", "fill")
     for layer in report["mapping"]["layers"]:
         worst = layer["worst_core"]
-        table.add_row(
+        made.add_row(
             layer["name"],
             layer["format"],
             number(layer["n_cores"]),
@@ -95,33 +91,27 @@ def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]
             else f"{worst['resource']} {worst['used']:,} of {worst['limit']:,} {worst['unit']}",
             NOT_KNOWN if worst is None else share(worst["fill"]),
         )
-    yield table
-
-
-def _figures(title: str, figures: Mapping[str, Mapping[str, Any]], notes: Notes) -> Table:
-    """A line a figure: its value, unit, how it is known, and the number of its source."""
-    table = _table(title, "", "value", "unit", "known", "source")
-    for column in table.columns[2:4]:
-        column.justify = "left"
-    for name, entry in figures.items():
-        note = notes.setdefault(entry["source"], len(notes) + 1)
-        known = "" if entry["value"] is None else entry["how"]
-        table.add_row(name.replace("_", " "), number(entry["value"]), entry["unit"], known, f"({note})")
-    return table
+    yield made
 
 
 def _memory(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
-    yield _figures("Memory", report["memory"], notes)
+    figures = {name: entry for name, entry in report["memory"].items() if name != "layers"}
+    yield figures_table("Memory", figures, notes)
+
+
+def _neurobench(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
+    if "neurobench" in report:
+        yield figures_table("By NeuroBench's definitions", report["neurobench"], notes)
 
 
 def _activity(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
     activity = report["activity"]
     title = f"Activity: {activity['samples']:,} images on {activity['backend']}"
-    table = _table(
+    made = table(
         title, "layer", "spikes/image", "rate", "neurons never seen to spike", "driven", "wraps", "saturations"
     )
     for layer in activity["layers"]:
-        table.add_row(
+        made.add_row(
             layer["name"],
             number(layer["spikes_per_image"]),
             share(layer["rate"]),
@@ -130,38 +120,10 @@ def _activity(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
             number(layer["wraps"]),
             number(layer["saturations"]),
         )
-    yield table
+    yield made
     for key, what in (("silent", "never spikes"), ("always_on", "always spikes")):
         for name in activity[key]:
             yield Text(f"{name} {what}: it carries no information", style="yellow")
-
-
-def _eq12(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
-    if "eq12" not in report["energy"]:
-        return
-    eq12 = report["energy"]["eq12"]
-    names = ("additions", "fp32", "int32", "input_macs")
-    yield _figures("Energy, eq. 12: arithmetic only, not hardware energy", {name: eq12[name] for name in names}, notes)
-
-
-def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
-    if "hardware" not in report["energy"]:
-        return
-    hardware = report["energy"]["hardware"]
-    yield _figures(f"Events of {hardware['profile']}", {**hardware["counts"], "steps": hardware["steps"]}, notes)
-    if hardware["total_low"]["value"] is None:
-        missing = ", ".join(hardware["omitted"]).replace("_", " ")
-        yield Text(
-            f"Energy of {hardware['profile']}: {NOT_KNOWN}. Not published, so left out: {missing}", style="yellow"
-        )
-        return
-    times = {"t step": hardware["t_step"], "latency": hardware["latency"]}
-    totals = {"total, nonzero synapses": hardware["total_low"], "total, stored synapses": hardware["total_high"]}
-    title = f"Energy, modelled for {hardware['profile']}, not measured"
-    yield _figures(title, {**hardware["terms"], **totals, **times}, notes)
-    if hardware["omitted"]:
-        missing = ", ".join(hardware["omitted"]).replace("_", " ")
-        yield Text(f"Left out, for want of a coefficient: {missing}", style="yellow")
 
 
 def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
@@ -169,15 +131,15 @@ def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
     if not accuracy:
         yield Text("Accuracy: not measured")
         return
-    table = _table("Accuracy", "network", "images", "clean", "under PGD")
+    made = table("Accuracy", "network", "images", "clean", "under PGD")
     for stage, metrics in accuracy.get("stages", {}).items():
         outcomes = metrics.get("validation", {})
         clean, robust = (share(outcomes.get(name, {}).get("accuracy")) for name in ("none", "pgd-ens"))
-        table.add_row(f"after {stage}", "validation", clean, robust)
+        made.add_row(f"after {stage}", "validation", clean, robust)
     if "deployed" in accuracy:
         found = accuracy["deployed"]
-        table.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", share(found["accuracy"]), NOT_KNOWN)
-    yield table
+        made.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", share(found["accuracy"]), NOT_KNOWN)
+    yield made
 
 
 def _sources(notes: Notes) -> Iterator[RenderableType]:
