@@ -1,4 +1,4 @@
-"""The parts of `simulate` that need no Lava: supervision by a fake child, the kernel's arithmetic, the files' order."""
+"""The parts of `simulate` that need no Lava: supervision by a fake child, the files' order."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from toolchain import simulate
 from toolchain.errors import BackendError, ConfigError, FormatError
-from toolchain.simulate import kernels, supervisor
+from toolchain.simulate import supervisor
 
 pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="watches /dev/shm and /proc")
 
@@ -261,41 +261,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(fake, 
 def test_importing_simulate_loads_neither_torch_nor_lava():
     code = "import sys, toolchain.simulate; sys.exit(any(name in sys.modules for name in ('torch', 'lava', 'h5py')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_the_fast_kernel_is_lavas_convolution(seed):
-    rng = np.random.default_rng(seed)
-    groups = int(rng.choice([1, 2, 4]))
-    kernel, stride, dilation = (tuple(rng.integers(1, high, 2).tolist()) for high in (5, 4, 3))
-    padding = tuple(rng.integers(0, 3, 2).tolist())
-    shape = tuple(d * (k - 1) + int(extra) for d, k, extra in zip(dilation, kernel, rng.integers(1, 6, 2), strict=True))
-    # Small sums, sums that float32 cannot hold, and sums that wrap.
-    high = int(rng.choice([8, 1 << 12, 1 << 15]))
-    weight = rng.integers(-high, high, (2 * groups, *kernel, 3), dtype=np.int32)
-    signal = rng.integers(-256, 256, (*shape, 3 * groups), dtype=np.int32)
-    convolve = kernels.Convolution(weight=weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    assert np.array_equal(
-        convolve(signal), convolution(weight, signal, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    )
-    assert not convolve(np.zeros_like(signal)).any()
-
-
-def convolution(weight, signal, *, stride, padding, dilation, groups):
-    """A convolution (flipped kernel) in int64, one product after the other."""
-    padded = np.pad(signal.astype(np.int64), ((padding[0],) * 2, (padding[1],) * 2, (0, 0)))
-    out, columns, rows, channels = weight.shape
-    width, height = (
-        (n - d * (k - 1) - 1) // s + 1
-        for n, d, k, s in zip(padded.shape, dilation, (columns, rows), stride, strict=False)
-    )
-    total = np.zeros((width, height, out), dtype=np.int64)
-    for x, y, o, i, j, c in np.ndindex(width, height, out, columns, rows, channels):
-        source = padded[x * stride[0] + i * dilation[0], y * stride[1] + j * dilation[1]]
-        group = o // (out // groups)
-        total[x, y, o] += int(weight[o, columns - 1 - i, rows - 1 - j, c]) * source[group * channels + c]
-    # Lava casts to int32 before it wraps; these sums stay within.
-    return (total + (1 << 23)) % (1 << 24) - (1 << 23)
 
 
 def test_recorded_frames_come_back_in_torch_order(tmp_path):

@@ -1,4 +1,4 @@
-"""Lava processes of our own: a source and a recorder that keep nothing in memory, and a fast model of stock Conv.
+"""Lava processes of our own: a source and a recorder that keep nothing in memory.
 
 numpy only: torch hangs inside a Lava process. Lava reads the class attributes; their annotations are for the reader.
 """
@@ -17,9 +17,6 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
-from lava.proc.conv.process import Conv
-
-from toolchain.simulate import kernels
 
 
 class Source(AbstractProcess):  # type: ignore[misc]  # Lava has no types
@@ -109,49 +106,3 @@ def _write(file: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-@implements(proc=Conv, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyConvModelFast(PyLoihiProcessModel):  # type: ignore[misc]
-    """Computes what `lava.proc.conv.models.PyConvModelFixed` does, by matrix products."""
-
-    s_in: Any = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
-    a_out: Any = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    a_buf: Any = LavaPyType(np.ndarray, np.int32, precision=24)
-    weight: Any = LavaPyType(np.ndarray, np.int32, precision=8)
-    kernel_size: Any = LavaPyType(np.ndarray, np.int8, precision=8)
-    stride: Any = LavaPyType(np.ndarray, np.int8, precision=8)
-    padding: Any = LavaPyType(np.ndarray, np.int8, precision=8)
-    dilation: Any = LavaPyType(np.ndarray, np.int8, precision=8)
-    groups: Any = LavaPyType(np.ndarray, np.int8, precision=8)
-    num_message_bits: Any = LavaPyType(np.ndarray, np.int8, precision=5)
-    weight_exp: Any = LavaPyType(np.ndarray, np.int32, precision=8)
-    num_weight_bits: Any = LavaPyType(np.ndarray, np.int8, precision=5)
-
-    def __init__(self, proc_params: Any) -> None:
-        super().__init__(proc_params)
-        self._convolve: kernels.Convolution | None = None
-        self._received: Any = None
-
-    def run_spk(self) -> None:
-        """Send the sums of the step before, as the stock model does, then take this step's frame."""
-        self.a_out.send(self.a_buf)
-        signal = self.s_in.recv()
-        if self.num_message_bits.item() == 0:
-            signal = signal.astype(bool)
-        # The input of the first layer stays the same for all steps of a sample.
-        if self._received is None or not np.array_equal(signal, self._received):
-            self.a_buf = self._kernel()(signal)
-            self._received = signal
-
-    def _kernel(self) -> kernels.Convolution:
-        if self._convolve is None:
-            stride, padding, dilation = (
-                (int(pair[0]), int(pair[1])) for pair in (self.stride, self.padding, self.dilation)
-            )
-            self._convolve = kernels.Convolution(
-                weight=self.weight, stride=stride, padding=padding, dilation=dilation, groups=int(self.groups[0])
-            )
-        return self._convolve

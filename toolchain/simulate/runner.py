@@ -21,10 +21,10 @@ from lava.magma.compiler import compiler  # noqa: F401  Lava imports it, and net
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
-from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 
-from toolchain.simulate.processes import PyConvModelFast, Recorder, Source
+from toolchain.simulate.models import FAST
+from toolchain.simulate.processes import Recorder, Source
 from toolchain.simulate.supervisor import encode
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def run(request: dict[str, Any], report: Report) -> None:
     fast = request["kernels"] == "fast"
     report("started", limit_s=time_limit_s(network, samples * timesteps + len(layers), fast=fast))
     _watch(process_names, report)
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={Conv: PyConvModelFast} if fast else None)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=FAST if fast else None)
     run_steps = functools.partial(_run_steps, network, config)
     if driven:
         _drive(network, run_steps, report, np.load(request["messages"], mmap_mode="r"), timesteps=timesteps)
