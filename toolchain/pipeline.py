@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ def run(
         raise ConfigError(where="--until", faults=(f"expected one of {', '.join(stages)}, got {until!r}",))
     _claim(out, recipe)
     loaded = data.load(recipe.data.source, recipe.data)
+    store.require_space(out, _n_bytes(recipe, loaded, missing=[s for s in stages if not _file(out, s).exists()]))
     show = progress or printer()
     last = until or stages[-1]
     model: Model | None = None
@@ -121,6 +123,27 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         f"validation accuracy {validation['none']['accuracy']:.1%} clean, {validation['pgd-ens']['accuracy']:.1%} under PGD; "
         f"sparsity {metrics['sparsity']:.2%}; silent channels: {dead}"
     )
+
+
+def _n_bytes(recipe: Recipe, data: Data, *, missing: Sequence[str]) -> int:
+    """About what the missing stages need on the disk: their models, and one stage's state to resume from, old and new.
+
+    A state holds weights and momenta, and of a network that learns scores the scores besides.
+    Raises: ConfigError where the images do not fit the network.
+    """
+    import torch
+
+    from toolchain import nets
+
+    with torch.device("meta"):
+        net = nets.build(recipe.model, data.shape, data.n_classes)
+    models = most = 0.0
+    for stage in missing:
+        learns_scores = stage == "prune" and recipe.prune.method in {"hydra", "harp"}
+        most = max(most, models + 2 * (3 if learns_scores else 2))
+        masked = stage != "train" and recipe.prune.method != "none"
+        models += 1 - recipe.prune.sparsity + 1 / 32 if masked else 1  # a bit of mask for each weight
+    return math.ceil(most * sum(4 * parameter.numel() for parameter in net.parameters()))
 
 
 def _file(out: Path, stage: str) -> Path:

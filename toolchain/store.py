@@ -19,6 +19,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -250,6 +251,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def require_space(folder: Path, n_bytes: int) -> None:
+    """`folder`, which exists, can take n_bytes more. Raises FormatError where it cannot."""
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        reason = f"{free / 1e6:,.0f} MB are free, and about {n_bytes / 1e6:,.0f} MB will be written; make room, or use another --out"
+        raise FormatError(path=str(folder), reason=reason)
 
 
 def write_text(path: Path, text: str) -> None:

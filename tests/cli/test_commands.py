@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
+import tiny
 from cli_process import COMMAND
 
-from toolchain import cli, data, profile, store
+from toolchain import cli, data, profile, resources, store
 
 HELP = """
 import sys
@@ -42,7 +43,7 @@ def every_command(command=cli.commands, path=()):
 
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
-    listed = ["demo", "run", "export", "check", "simulate", "verify", "report", "evaluate"]
+    listed = ["demo", "init", "run", "export", "check", "simulate", "verify", "report", "evaluate"]
     assert names == [*listed, "profiles list", "profiles show", "profiles check"]
 
 
@@ -184,7 +185,7 @@ UNKNOWN = {
     ),
     "recipe": (
         ["run", "vgg99", "--out", "nowhere"],
-        "vgg99: no file of this name and no shipped recipe; shipped: digits-cnn",
+        f"vgg99: no file of this name and no shipped recipe; shipped: {', '.join(resources.recipes())}",
     ),
     "stage": (
         ["run", "digits-cnn", "--out", "nowhere", "--until", "deploy"],
@@ -324,7 +325,7 @@ def test_a_run_of_another_recipe_is_not_overwritten(run, arguments, tmp_path):
 
 
 def test_a_data_set_that_changed_since_the_training_is_refused(run, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(data, "_sha256", lambda _arrays: "0" * 64)
+    monkeypatch.setattr(data, "_digest", lambda *_splits: "0" * 64)
     answer = run("export", model, "--profile", "loihi2", "--out", tmp_path / "out")
     assert answer.code == 2
     assert answer.said == (
@@ -370,3 +371,21 @@ def test_without_lava_one_sentence_says_what_to_do(run, exported, monkeypatch, c
     assert answer.code == 2
     assert answer.err == f"rsnn-deploy: {sentence}\n"
     assert answer.json == {"error": {"kind": "BackendError", "message": sentence}, "exit_code": 2}
+
+
+def test_init_writes_a_recipe_that_fits_the_data_and_says_how_to_go_on(run, tmp_path, home):
+    file, source = tmp_path / "own.toml", tiny.images(home)
+    answer = run("init", file, "--data", source)
+    assert answer.code == 0
+    assert answer.out == (
+        f"{source}: 85 images to train on, 15 to validate, 1x8x8, 10 classes\n"
+        f"wrote {file}; next: rsnn-deploy run {file} --out DIR --set budget=minutes\n"
+    )
+    again = run("init", file)
+    assert (again.code, again.said) == (2, f"{file}: it exists already; name another FILE, or delete it")
+
+
+def test_init_without_data_leaves_their_place_to_fill_in(run, tmp_path):
+    answer = run("init", tmp_path / "own.toml", "--json")
+    assert answer.json == {"recipe": str(tmp_path / "own.toml"), "data": None}
+    assert 'source = "images.npz"\n' in (tmp_path / "own.toml").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,3 +255,53 @@ def test_no_stage_is_taken_from_a_run_that_differs_before_it(done, source, tmp_p
     events = []
     pipeline.run(toy(data={"source": source}, **change), tmp_path, until="prune", reuse=[out], progress=events.append)
     assert [event.stage for event in events if event.metrics is not None] == ["train", "prune"]
+
+
+def test_a_run_that_will_not_fit_on_the_disk_is_refused_before_it_trains(source, tmp_path, monkeypatch):
+    """4 * 9 + 6 * 36 + 3 * 24 + 3 weights, two batch norms of 8 and 12, 2 thresholds: 349 numbers; a model and twice weights, scores and momenta."""
+    made, needed, events = toy(data={"source": source}), 4 * 349 * (1 + 2 * 3), []
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - 1))
+    with pytest.raises(FormatError) as caught:
+        pipeline.run(made, tmp_path, progress=events.append)
+    sentence = f"{tmp_path}: 0 MB are free, and about 0 MB will be written; make room, or use another --out"
+    assert str(caught.value) == sentence
+    assert events == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed))
+    pipeline.run(made, tmp_path, until="train")
+
+
+def test_what_a_run_writes_at_most_is_what_it_asked_for(source, tmp_path, monkeypatch):
+    """Of a network large enough that names and tables do not count."""
+    asked, most = [], 0
+    require, write = store.require_space, store.write_files
+
+    def watched(folder, contents):
+        nonlocal most
+        there = sum(path.stat().st_size for path in folder.iterdir())
+        most = max(most, there + sum(map(len, contents.values())))
+        write(folder, contents)
+
+    monkeypatch.setattr(store, "write_files", watched)
+    monkeypatch.setattr(store, "require_space", lambda folder, n: (asked.append(n), require(folder, n)))
+    one = {"epochs": 1}
+    made = toy(data={"source": source}, model={"layers": [64, "A", 128]}, train=one, sparse=one, finetune=one)
+    pipeline.run(made, tmp_path)
+    assert 0.95 * asked[0] < most < 1.05 * asked[0]
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"data": {"source": "none.npz"}}, "none.npz: cannot be read: No such file or directory"),
+        (
+            {"model": {"layers": [4, "A", 4, "A", 4, "A", 4, "A"]}},
+            "model: a 2x2 pool does not divide the 1x1 map after conv4; crop or pad the 8x8 images to multiples of 16",
+        ),
+    ],
+)
+def test_data_that_are_not_there_or_do_not_fit_are_refused_before_training(source, tmp_path, sections, expected):
+    events = []
+    with pytest.raises((ConfigError, FormatError)) as caught:
+        pipeline.run(toy(**{"data": {"source": source}, **sections}), tmp_path, progress=events.append)
+    assert (str(caught.value), events) == (expected, [])

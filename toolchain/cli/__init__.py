@@ -32,6 +32,7 @@ def commands() -> None:
 
 for _command in (
     deploying.demo,
+    training.init,
     training.run,
     deploying.export,
     deploying.check,

@@ -1,4 +1,4 @@
-"""Commands of the float side: run, evaluate."""
+"""Commands of the float side: init, run, evaluate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from pathlib import Path
 import click
 
 from toolchain.cli.common import json_option, say, show_result
+
+
+@click.command()
+@click.argument("file", metavar="[FILE]", default="recipe.toml", type=click.Path(path_type=Path))
+@click.option("--data", metavar="DATA", help="The images: an .npz file, a folder, or the name of a published set.")
+@json_option
+def init(file: Path, data: str | None, as_json: bool) -> None:
+    """Write a commented recipe for your own data to FILE.
+
+    FILE is recipe.toml by default, and must not exist. With --data, the images are read, and the recipe fits them.
+    """
+    from toolchain import start
+
+    result = start.write(file, data)
+    show_result(result, as_json, lambda: start.render(result))
 
 
 @click.command()

@@ -25,6 +25,7 @@ from toolchain.recipe.sections import (
     contradictions,
     parse_surrogate,
 )
+from toolchain.recipe.template import template
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +47,7 @@ __all__ = [
     "from_dict",
     "load",
     "parse_surrogate",
+    "template",
 ]
 
 BUDGETS = "budgets"
