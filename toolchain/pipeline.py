@@ -270,20 +270,15 @@ def _resumed(out: Path, stage: str) -> Epoch | None:
 
 def _measure(net: Net, model: Model, validation: Split) -> dict[str, Any]:
     """Sparsity, accuracy on the validation images, and how many channels of each layer never become active on them."""
-    from toolchain import evaluate
+    from toolchain import attacks, evaluate
 
     recipe = model.recipe
+    members = attacks.STRONGEST if model.mode == "snn" else attacks.TRUE_GRADIENT
+    settings: dict[str, Any] = {"eps": recipe.attack.eps, "steps": recipe.attack.steps, "seed": recipe.seed}
     some = validation.first(recipe.attack.validation or len(validation))
     outcomes = {
-        attack: evaluate.attacked(
-            net,
-            validation if attack == "none" else some,
-            attack,
-            eps=recipe.attack.eps,
-            steps=recipe.attack.steps,
-            seed=recipe.seed,
-        ).to_dict()
-        for attack in ("none", "pgd-ens")
+        "none": evaluate.attacked(net, validation, "none", **settings).to_dict(),
+        "pgd-ens": evaluate.attacked(net, some, "pgd-ens", members=members, **settings).to_dict(),
     }
     return {
         "sparsity": model.sparsity,

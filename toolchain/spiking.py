@@ -80,7 +80,18 @@ class Bptr:
         return "bptr"
 
 
-Surrogate = PiecewiseLinear | Exponential | Rectangular | StraightThrough | Bptr
+@dataclass(frozen=True, slots=True)
+class RateGradient:
+    """Slope of a firing rate: g_o[t] / (2 V) passes where the mean input lies in [0, 2 V]; steps are not coupled.
+
+    Source: Bu et al., CVPR 2023, for a neuron without leak, with the constants of the authors' code.
+    """
+
+    def __str__(self) -> str:
+        return "rate-gradient"
+
+
+Surrogate = PiecewiseLinear | Exponential | Rectangular | StraightThrough | Bptr | RateGradient
 
 
 def surrogate(text: str) -> Surrogate:
@@ -95,6 +106,8 @@ def surrogate(text: str) -> Surrogate:
             return Rectangular(*numbers)
         case "straight-through":
             return StraightThrough()
+        case "rate-gradient":
+            return RateGradient()
         case _:
             return Bptr()
 
@@ -113,10 +126,13 @@ def derivative(kind: Surrogate, d: Tensor) -> Tensor:
 
 
 class _Fire(torch.autograd.Function):
-    """Forward and backward of the module's docstring. Shapes: x (T, B, ...), v_th () -> spikes (T, B, ...)."""
+    """Forward and backward of the module's docstring. Shapes: x (T, B, ...), v_th () -> spikes (T, B, ...).
+
+    The surrogate is the one the layer has when the backward pass runs: one forward pass serves several of them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, v_th: Tensor, kind: Surrogate) -> Tensor:
+    def forward(ctx: Any, x: Tensor, v_th: Tensor, layer: IF) -> Tensor:
         u, spikes = torch.empty_like(x), torch.empty_like(x)
         v = torch.zeros_like(x[0])
         for t in range(x.shape[0]):
@@ -124,16 +140,21 @@ class _Fire(torch.autograd.Function):
             torch.ge(u[t], v_th, out=spikes[t])
             torch.addcmul(u[t], u[t], spikes[t], value=-1, out=v)  # exact: u - u * o is u or 0
         ctx.save_for_backward(u, spikes, v_th)
-        ctx.kind = kind
+        ctx.layer = layer
         return spikes
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (g_o,) = gradients
         u, spikes, v_th = ctx.saved_tensors
-        if isinstance(ctx.kind, Bptr):
+        kind = ctx.layer.surrogate
+        if isinstance(kind, Bptr):
             return g_o * (spikes.sum(dim=0) > 0), None, None
-        q = derivative(ctx.kind, u - v_th)
+        if isinstance(kind, RateGradient):
+            # What came in was reset away, or is in the last membrane.
+            mean = (u[-1] + (u[:-1] * spikes[:-1]).sum(dim=0)) / len(u)
+            return g_o * ((mean >= 0) & (mean <= 2 * v_th)) / (2 * v_th), None, None
+        q = derivative(kind, u - v_th)
         g_x = torch.empty_like(u)
         g_v = torch.zeros_like(u[0])
         for t in range(u.shape[0] - 1, -1, -1):
@@ -165,7 +186,7 @@ class IF(nn.Module):
         x = x if x.dtype == torch.float64 else x.float()
         steps = x.expand(self.timesteps, *x.shape) if self.constant else x.reshape(self.timesteps, -1, *x.shape[1:])
         spikes: Tensor = _Fire.apply(  # type: ignore[no-untyped-call]
-            steps, self.v_th.to(x.dtype).clamp(min=V_TH_MIN), self.surrogate
+            steps, self.v_th.to(x.dtype).clamp(min=V_TH_MIN), self
         )
         return spikes.flatten(0, 1)
 

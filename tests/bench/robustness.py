@@ -1,28 +1,28 @@
 """Compares the shipped robust model with the plainly trained one, on the same test images under the same attacks.
 
-python tests/bench/robustness.py [--steps 10]
+python tests/bench/robustness.py [--steps 10] [--attack pgd-ens]
 """
 
 from __future__ import annotations
 
 import click
 
-from toolchain import data, evaluate, nets, resources, store
+from toolchain import evaluate, resources, store
 
 
 def outcome(name: str, attack: str, eps: float, steps: int) -> evaluate.Outcome:
     """Return which test images a shipped model gets right."""
     model = store.load(resources.model_path(name))
-    split = data.load_test(model.data_source, model.recipe.data)
-    return evaluate.attacked(nets.restore(model), split, attack, eps=eps, steps=steps, seed=model.recipe.seed)
+    return evaluate.measure(resources.model_path(name), attack, eps=eps, steps=steps, seed=model.recipe.seed)
 
 
 @click.command()
 @click.option("--steps", type=int, default=10, show_default=True, help="Steps of PGD.")
-def main(steps: int) -> None:
+@click.option("--attack", "attacks", multiple=True, default=("none", "fgsm-ens", "pgd-ens"), show_default=True)
+def main(steps: int, attacks: tuple[str, ...]) -> None:
     """Print accuracy with its interval, and the paired difference, under each attack."""
     eps = store.load(resources.model_path("digits-cnn.pt")).recipe.attack.eps
-    for attack in evaluate.ATTACKS:
+    for attack in attacks:
         robust, plain = (outcome(name, attack, eps, steps) for name in ("digits-cnn.pt", "digits-cnn-plain.pt"))
         paired = evaluate.compare(robust.right, plain.right)
         shares = [evaluate.accuracy(found.right) for found in (robust, plain)]
@@ -32,7 +32,7 @@ def main(steps: int) -> None:
         ]
         low, high = paired["interval95"]
         click.echo(
-            f"{attack:8} robust {texts[0]}, plain {texts[1]}, difference {paired['difference']:+.1%} ({low:+.1%} to {high:+.1%})"
+            f"{attack:12} robust {texts[0]}, plain {texts[1]}, difference {paired['difference']:+.1%} ({low:+.1%} to {high:+.1%})"
         )
 
 

@@ -68,7 +68,7 @@ def arguments(model, exported, images, tmp_path, profile):
     recipe = [f"--set=data.source={images}", "--set=train.epochs=1", "--set=attack.steps=1", "--set=loss.steps=1"]
     return {
         "run": ["run", "digits-cnn", "--out", tmp_path / "run", "--until", "train", *recipe],
-        "evaluate": ["evaluate", model, "--attack", "fgsm", "--samples", "10"],
+        "evaluate": ["evaluate", model, "--attack", "fgsm", "--samples", "10", "--no-checks"],
         "export": ["export", model, "--profile", "loihi2", "--out", tmp_path / "out", "--samples", "3"],
         "check": ["check", model, "--profile", "loihi2"],
         "check DIR": ["check", exported, "--profile", "loihi2"],
@@ -82,7 +82,7 @@ def arguments(model, exported, images, tmp_path, profile):
 
 NAMES = ["run", "evaluate", "export", "check", "check DIR", "simulate", "report"]
 NAMES += ["profiles list", "profiles show", "profiles check"]
-SAYS = {"run": "train: ", "evaluate": "fgsm: 10 test images", "export": "emulate 30 test images"}
+SAYS = {"run": "train: ", "evaluate": "fgsm-ens at 32/255: 10 test images", "export": "emulate 30 test images"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,8 +117,9 @@ def test_a_run_that_is_done_is_not_repeated(run, arguments):
 
 
 def test_evaluate_takes_a_radius_as_a_fraction(run, model):
-    answer = run("evaluate", model, "--attack", "fgsm", "--samples", "5", "--eps", "8/255", "--json")
-    assert answer.json["outcomes"]["fgsm"]["eps"] == 8 / 255
+    radii = ["--eps", "8/255", "--eps", "0.1"]
+    answer = run("evaluate", model, "--attack", "fgsm", "--samples", "5", *radii, "--no-checks", "--json")
+    assert [outcome.get("eps") for outcome in answer.json["outcomes"]] == [None, 8 / 255, 0.1]
 
 
 USAGE = {

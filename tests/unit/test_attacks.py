@@ -1,13 +1,9 @@
-import functools
-
 import pytest
 import torch
 import torch.nn.functional as F
 from toy import SHAPE, net
 
-from toolchain import attacks, spiking
-from toolchain.attacks import ensemble
-from toolchain.spiking import PiecewiseLinear
+from toolchain import attacks
 
 EPS = 0.1
 
@@ -27,9 +23,17 @@ def linear(images):
     return torch.cat([images.flatten(1) @ weight.T, torch.zeros(len(images), 1)], dim=1)
 
 
+def one_each(n, seed=0):
+    return [generator(seed * 1000 + index) for index in range(n)]
+
+
 VERBS = {
     "fgsm": lambda m, x, y: attacks.fgsm(m, x, y, eps=EPS),
     "pgd": lambda m, x, y: attacks.pgd(m, x, y, eps=EPS, steps=4, generator=generator()),
+    "noise": lambda m, x, y: attacks.noise(m, x, y, eps=EPS, generator=generator()),
+    "apgd": lambda m, x, y: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=generator()),
+    "apgd dlr": lambda m, x, y: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=generator(), loss="dlr"),
+    "square": lambda m, x, y: attacks.square(m, x, y, eps=EPS, queries=10, generator=generator()),
     "kl_pgd": lambda m, x, _: attacks.kl_pgd(m, x, eps=EPS, steps=4, generator=generator()),
     "kl_rfgsm": lambda m, x, _: attacks.kl_rfgsm(m, x, m(x), eps=EPS, generator=generator()),
 }
@@ -98,69 +102,32 @@ def test_the_attacks_raise_the_loss_they_climb():
     assert divergence(noise) < divergence(rfgsm) < divergence(pgd)
 
 
-def test_there_are_at_least_six_members_in_the_order_of_their_strength():
-    assert [member.name for member in ensemble.MEMBERS] == [
-        *["exponential(0.3, 2)", "exponential(1, 2)", "piecewise-linear(1)", "piecewise-linear(0.5)"],
-        *["bptr", "rectangular(1)"],
-    ]
+RANDOM = {
+    "pgd": lambda m, x, y, g: attacks.pgd(m, x, y, eps=EPS, steps=2, generator=g),
+    "noise": lambda m, x, y, g: attacks.noise(m, x, y, eps=EPS, generator=g),
+    "apgd": lambda m, x, y, g: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=g),
+    "square": lambda m, x, y, g: attacks.square(m, x, y, eps=EPS, queries=20, generator=g),
+}
 
 
-def attacked(model, images, labels, **settings):
-    verb = functools.partial(attacks.pgd, eps=EPS, steps=3, generator=generator())
-    return attacks.strongest(model, images, labels, verb, members=ensemble.MEMBERS, **settings)
+@pytest.mark.parametrize("verb", RANDOM)
+def test_with_a_generator_each_no_images_fate_depends_on_its_batch(verb):
+    model = net()
+    images, labels = batch()
+    together = RANDOM[verb](model, images, labels, one_each(12))
+    some = [7, 2, 11]
+    apart = RANDOM[verb](model, images[some], labels[some], [one_each(12)[index] for index in some])
+    torch.testing.assert_close(apart, together[some])
 
 
-def test_right_means_right_clean_and_under_every_member():
-    model = net(mode="snn")
-    images, _ = batch(64)
-    labels = model(images).argmax(dim=1)
-    labels[:9] = (labels[:9] + 1) % 3
-    broken = attacked(model, images, labels, survivors_only=False)
-    everything = torch.stack(list(broken.members.values()))
-    assert torch.equal(broken.right, everything.all(dim=0))
-    assert not broken.right[:9].any()
-    assert 0 < broken.right.sum() < 55
-    assert broken.right.sum() <= everything.sum(dim=1).min()
-    assert len({tuple(row.tolist()) for row in everything}) > 1
+@pytest.mark.parametrize("verb", RANDOM)
+def test_an_attack_takes_any_callable(verb):
+    images = torch.rand(5, *SHAPE, generator=generator())
+    assert RANDOM[verb](linear, images, torch.zeros(5, dtype=torch.long), generator()).shape == images.shape
 
 
-def test_members_attack_survivors_only():
-    model = net(mode="snn")
-    images, _ = batch(64)
-    seen = []
-
-    def verb(_model, x, _labels):
-        seen.append(len(x))
-        return (x + EPS * torch.randn(x.shape, generator=generator(len(seen)))).clamp(0, 1)
-
-    labels = model(images).argmax(dim=1)
-    broken = attacks.strongest(model, images, labels, verb, members=ensemble.MEMBERS)
-    rows = list(broken.members.values())
-    assert seen == [64, *[int(row.sum()) for row in rows[:-1]]]
-    assert torch.equal(rows[-1], broken.right)
-
-
-def test_an_ensemble_uses_each_surrogate_and_leaves_the_models_own():
-    model = net(mode="snn")
-    images, _ = batch(8)
-    used = []
-
-    def verb(attacked_model, x, _labels):
-        used.append(spiking.neurons(attacked_model)[0].surrogate)
-        return x
-
-    attacks.strongest(model, images, model(images).argmax(dim=1), verb, members=ensemble.MEMBERS)
-    assert used == [member.surrogate for member in ensemble.MEMBERS]
-    assert all(layer.surrogate == PiecewiseLinear(1.0) for layer in spiking.neurons(model))
-
-
-def test_the_surrogate_is_restored_when_an_attack_fails():
-    model = net(mode="snn").train()
-
-    def fails(_model, _images, _labels):
-        raise RuntimeError
-
-    images, _ = batch(4)
-    with pytest.raises(RuntimeError):
-        attacks.strongest(model, images, model.eval()(images).argmax(1), fails, members=ensemble.MEMBERS)
-    assert all(layer.surrogate == PiecewiseLinear(1.0) for layer in spiking.neurons(model))
+def test_noise_puts_every_pixel_at_an_end_of_its_ball():
+    images = torch.full((2, *SHAPE), 0.5)
+    moved = attacks.noise(linear, images, torch.zeros(2, dtype=torch.long), eps=EPS, generator=generator())
+    torch.testing.assert_close((moved - images).abs(), torch.full_like(images, EPS))
+    assert (moved > images).float().mean().item() == pytest.approx(0.5, abs=0.2)

@@ -1,9 +1,38 @@
 """Attacks on any callable model: images of [0, 1] in, logits out, in pixel space.
 
-`gradient` holds the attacks themselves, `ensemble` the members a spiking network is attacked with, one after the other.
+`gradient`, `apgd` and `square` hold the attacks themselves, `ensemble` the members a spiking network is attacked with, one
+after the other, `auto` AutoAttack for networks with a true gradient.
 """
 
-from toolchain.attacks.ensemble import MEMBERS, Broken, Member, strongest
-from toolchain.attacks.gradient import evaluating, fgsm, kl_pgd, kl_rfgsm, pgd
+from toolchain.attacks.apgd import apgd
+from toolchain.attacks.ensemble import (
+    MEMBERS,
+    RATE_GRADIENT,
+    STRONGEST,
+    TRUE_GRADIENT,
+    Broken,
+    Member,
+    strongest,
+    strongest_fgsm,
+)
+from toolchain.attacks.gradient import evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd
+from toolchain.attacks.square import square
 
-__all__ = ["MEMBERS", "Broken", "Member", "evaluating", "fgsm", "kl_pgd", "kl_rfgsm", "pgd", "strongest"]
+__all__ = [
+    "MEMBERS",
+    "RATE_GRADIENT",
+    "STRONGEST",
+    "TRUE_GRADIENT",
+    "Broken",
+    "Member",
+    "apgd",
+    "evaluating",
+    "fgsm",
+    "kl_pgd",
+    "kl_rfgsm",
+    "noise",
+    "pgd",
+    "square",
+    "strongest",
+    "strongest_fgsm",
+]

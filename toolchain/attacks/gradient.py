@@ -1,11 +1,13 @@
 """Attacks along the sign of a gradient, inside the ball |x~ - x| <= eps around each pixel and inside [0, 1].
 
 Gradients are taken for the images alone: no parameter's `.grad` is touched. Random numbers come from the generator given,
-on the CPU, whatever device the images are on. Models in training mode must be wrapped in `evaluating`.
+on the CPU, whatever device the images are on; given one for each image, no image's fate depends on the others of its batch.
+Models in training mode must be wrapped in `evaluating`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    Model = Callable[[Tensor], Tensor]
+Model = Callable[[Tensor], Tensor]
+"""Anything that gives images of [0, 1] their logits."""
+
+Randomness = torch.Generator | Sequence[torch.Generator]
+"""One generator for all images, or one for each."""
 
 STEP_FACTOR = 2.5
 """Step of PGD = STEP_FACTOR * eps / steps."""
@@ -39,30 +45,34 @@ def evaluating(model: Model) -> Iterator[None]:
 def fgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float) -> Tensor:
     """Images one step of eps along the sign of the cross entropy's gradient. Source: Goodfellow 2015."""
     with evaluating(model):
-        return _project(images + eps * _sign(model, images, labels), images, eps)
+        return project(images + eps * _sign(model, images, labels), images, eps)
 
 
-def pgd(model: Model, images: Tensor, labels: Tensor, *, eps: float, steps: int, generator: torch.Generator) -> Tensor:
+def pgd(model: Model, images: Tensor, labels: Tensor, *, eps: float, steps: int, generator: Randomness) -> Tensor:
     """Images after `steps` projected steps of 2.5 * eps / steps from a uniform start. Source: Madry 2018."""
-    noise = torch.rand(images.shape, generator=generator).to(images)
-    adversarial = _project(images + eps * (2 * noise - 1), images, eps)
+    adversarial = project(images + eps * (2 * uniform(images, generator) - 1), images, eps)
     with evaluating(model):
         for _ in range(steps):
             step = STEP_FACTOR * eps / steps * _sign(model, adversarial, labels)
-            adversarial = _project(adversarial + step, images, eps)
+            adversarial = project(adversarial + step, images, eps)
     return adversarial
+
+
+def noise(_model: Model, images: Tensor, _labels: Tensor, *, eps: float, generator: Randomness) -> Tensor:
+    """Images with each pixel at a random end of its ball: what eps does without a gradient."""
+    return project(images + eps * (2 * uniform(images, generator) - 1).sign(), images, eps)
 
 
 def kl_pgd(model: Model, images: Tensor, *, eps: float, steps: int, generator: torch.Generator) -> Tensor:
     """Images that PGD moved to raise KL(p(x) || p(x~)), from a start at 0.001 * N(0, 1). Source: Zhang 2019 (TRADES)."""
-    noise = torch.randn(images.shape, generator=generator).to(images)
+    start = torch.randn(images.shape, generator=generator).to(images)
     with evaluating(model):
         with torch.no_grad():
             target = model(images).softmax(dim=1)
-        adversarial = _project(images + 0.001 * noise, images, eps)
+        adversarial = project(images + 0.001 * start, images, eps)
         for _ in range(steps):
             step = STEP_FACTOR * eps / steps * _kl_sign(model, adversarial, target)
-            adversarial = _project(adversarial + step, images, eps)
+            adversarial = project(adversarial + step, images, eps)
     return adversarial
 
 
@@ -72,11 +82,24 @@ def kl_rfgsm(model: Model, images: Tensor, logits: Tensor, *, eps: float, genera
     Equation: x' = clamp(x + a * sign(N(0, 1))), x~ = project(x' + (eps - a) * sign(grad KL)), a = eps / 2.
     """
     half = eps / 2
-    noise = torch.randn(images.shape, generator=generator).sign().to(images)
+    signs = torch.randn(images.shape, generator=generator).sign().to(images)
     with evaluating(model):
-        start = (images + half * noise).clamp(0, 1)
+        start = (images + half * signs).clamp(0, 1)
         sign = _kl_sign(model, start, logits.detach().softmax(dim=1))
-    return _project(start + (eps - half) * sign, images, eps)
+    return project(start + (eps - half) * sign, images, eps)
+
+
+def uniform(images: Tensor, generator: Randomness) -> Tensor:
+    """Uniform numbers of [0, 1), shaped as the images, and on their device."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(images.shape, generator=generator).to(images)
+    drawn = [torch.rand(images.shape[1:], generator=one) for one in generator]
+    return torch.stack(drawn).to(images) if drawn else torch.empty_like(images)
+
+
+def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
+    """Images moved to the nearest point of their ball and of [0, 1]."""
+    return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1).detach()
 
 
 def _sign(model: Model, images: Tensor, labels: Tensor) -> Tensor:
@@ -91,7 +114,3 @@ def _kl_sign(model: Model, images: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():  # type: ignore[no-untyped-call]
         loss = F.kl_div(model(images).log_softmax(dim=1), target, reduction="sum")
     return torch.autograd.grad(loss, images)[0].sign()
-
-
-def _project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
-    return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1).detach()

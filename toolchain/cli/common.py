@@ -74,6 +74,18 @@ def progress(label: str, total: int | None) -> Any:
     return samples_done(label, total)
 
 
+def counted(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """What takes the samples done since it was last called, for a bar that takes all done."""
+    done = 0
+
+    def more(n: int) -> None:
+        nonlocal done
+        done += n
+        advance(done)
+
+    return more
+
+
 def require(verdict: dict[str, Any]) -> None:
     """The exit code is 1 where a verdict, which stdout has already, is no."""
     if not verdict["passed"]:

@@ -16,7 +16,14 @@ END_TO_END = ("prune", "finetune")
 PAPER = "paper"
 """The budget that leaves a recipe file's keys as they stand."""
 
-_N_PARAMETERS = {"piecewise-linear": 1, "exponential": 2, "rectangular": 1, "straight-through": 0, "bptr": 0}
+_N_PARAMETERS = {
+    "piecewise-linear": 1,
+    "exponential": 2,
+    "rectangular": 1,
+    "straight-through": 0,
+    "bptr": 0,
+    "rate-gradient": 0,
+}
 
 
 def _key(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:

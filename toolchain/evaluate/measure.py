@@ -1,0 +1,169 @@
+"""The verbs on a stored model: `measure` one attack image by image, `evaluate` several with the verdict of the checks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolchain import data as datasets
+from toolchain import nets, store
+from toolchain.errors import ConfigError
+from toolchain.evaluate import outcome as outcomes_of
+from toolchain.evaluate.outcome import STEPS, Outcome, attacked
+from toolchain.evaluate.sanity import IMAGES, sanity
+from toolchain.evaluate.state import State, claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from toolchain.attacks import Member
+    from toolchain.data import Split
+    from toolchain.nets import Net
+    from toolchain.store import Model
+
+RESULT = "evaluation.json"
+
+
+def measure(
+    path: Path | str,
+    attack: str,
+    *,
+    eps: float = 0.0,
+    steps: int = STEPS,
+    images: Sequence[int] | None = None,
+    data: str | None = None,
+    members: Sequence[Member] | None = None,
+    exhaustive: bool = False,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "cpu",
+    advance: Callable[[int], None] = lambda _n: None,
+) -> Outcome:
+    """Which test images a stored model gets right under one attack, image by image, to be paired with other outcomes.
+
+    images: indices of the test set, in any order, or None for all of it; two calls with the same images pair, whatever the
+    models. Random starts depend on seed, attack, member and index alone, so that a subset's images fare as they do in the
+    whole. `right` of the result is (N,) bool in the order of `images`; `compare(one.right, other.right)` gives the
+    difference with its interval. out: a folder to keep finished units in; called again after a kill, with the same
+    arguments, `measure` goes on from there and ends with the same result. Different models, images or seeds need different
+    folders; attacks and radii may share one.
+    Raises: FormatError, ConfigError.
+    """
+    model = store.load(path)
+    split = _test_images(model, data)
+    indices = np.arange(len(split)) if images is None else np.asarray(images, dtype=np.int64)
+    if len(indices) and not (indices.min() >= 0 and indices.max() < len(split)):
+        fault = f"images: expected indices from 0 to {len(split) - 1}, got {indices.min()} to {indices.max()}"
+        raise ConfigError(where=str(path), faults=(fault,))
+    few = type(split)(images=split.images[indices], labels=split.labels[indices])
+    state = None if out is None else _claim(out, path, few, indices, steps=steps, seed=seed, exhaustive=exhaustive)
+    return attacked(
+        nets.restore(model).to(device),
+        few,
+        attack,
+        eps=eps,
+        steps=steps,
+        seed=seed,
+        members=members,
+        exhaustive=exhaustive,
+        indices=indices,
+        state=state,
+        advance=advance,
+    )
+
+
+def evaluate(
+    path: Path | str,
+    *,
+    attack: Sequence[str] = ("fgsm-ens", "pgd-ens"),
+    eps: Sequence[float] = (),
+    steps: int | None = None,
+    samples: int | None = None,
+    data: str | None = None,
+    exhaustive: bool = False,
+    checks: bool = True,
+    out: Path | None = None,
+    device: str = "cpu",
+    log: Callable[[str], None] = lambda _line: None,
+    advance: Callable[[int], None] = lambda _n: None,
+) -> dict[str, Any]:
+    """The accuracy of a stored model on test images, clean and under each attack at each eps, JSON-able.
+
+    `attack` may hold `all`; eps and steps are the recipe's where none is given. With `checks`, a verdict on whether the
+    figures can be believed. With `out`, finished units are kept there, a killed evaluation goes on from them, and the
+    folder ends with `evaluation.json`.
+    Raises: FormatError; ConfigError, before anything is attacked.
+    """
+    model = store.load(path)
+    net = nets.restore(model).to(device)
+    names = _names(net, attack)
+    source = data or model.data_source
+    whole = _test_images(model, data)
+    split = whole if samples is None else whole.first(samples)
+    settings = model.recipe.attack
+    steps = settings.steps if steps is None else steps
+    radii = tuple(dict.fromkeys(eps)) or (settings.eps,)
+    seed = model.recipe.seed
+    indices = np.arange(len(split))
+    state = None if out is None else _claim(out, path, split, indices, steps=steps, seed=seed, exhaustive=exhaustive)
+    found = []
+    for name in ("none", *names):
+        for radius in (0.0,) if name == "none" else radii:
+            log(f"{name}{'' if name == 'none' else f' at {radius * 255:g}/255'}: {len(split)} test images")
+            common: dict[str, Any] = {"steps": steps, "seed": seed, "exhaustive": exhaustive, "indices": indices}
+            found.append(attacked(net, split, name, eps=radius, state=state, advance=advance, **common))
+    result: dict[str, Any] = {
+        "schema": "rsnn-deploy/evaluation/2",
+        "model": {
+            "path": str(path),
+            "sha256": store.sha256(path),
+            "stage": model.stage,
+            "mode": model.mode,
+            "sparsity": model.sparsity,
+        },
+        "data": {"source": source, "split": "test", "n": len(split), "of": len(whole), "subset": _subset(split, whole)},
+        "backend": "float",
+        "outcomes": [outcome.to_dict() for outcome in found],
+    }
+    if checks and names:
+        log(f"checks: the first {min(len(split), IMAGES)} test images")
+        result["checks"] = sanity(net, split, found, eps=max(radii), steps=steps, seed=seed)
+    if out is not None:
+        store.write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _names(net: Net, attack: Sequence[str]) -> tuple[str, ...]:
+    """The attacks asked for, each once, none that does not suit the network."""
+    names = [name for text in attack for name in (outcomes_of.every(net) if text == "all" else (text,))]
+    full = tuple(dict.fromkeys(outcomes_of.canonical(name) for name in names))
+    for name in full:
+        outcomes_of.suited(net, name)
+    return tuple(name for name in full if name != "none")
+
+
+def _subset(split: Split, whole: Split) -> str:
+    return "all" if len(split) == len(whole) else f"the first {len(split)} of {len(whole)}"
+
+
+def _test_images(model: Model, data: str | None) -> Split:
+    source = data or model.data_source
+    split = datasets.load_test(source, model.recipe.data)
+    if split.images.shape[1:] != model.input_shape or split.labels.max() >= model.n_classes:
+        fault = f"images {split.images.shape[1:]} with labels to {split.labels.max()} do not suit the model, "
+        raise ConfigError(where=source, faults=(f"{fault}which takes {model.input_shape}, {model.n_classes} classes",))
+    return split
+
+
+def _claim(
+    out: Path, path: Path | str, split: Split, indices: Any, *, steps: int, seed: int, exhaustive: bool
+) -> State:
+    digest = hashlib.sha256()
+    for array in (split.images, split.labels, indices):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    facts = {"model": store.sha256(path), "images": digest.hexdigest(), "n": len(split)}
+    return claim(out, {**facts, "steps": steps, "seed": seed, "exhaustive": exhaustive})

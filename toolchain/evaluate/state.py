@@ -1,0 +1,96 @@
+"""What an evaluation has found so far, so that a killed one goes on: a file for each unit of images it finished.
+
+A folder holds `state.json`, what the results depend on, and `units/ATTACK@EPS-FIRST.json`, each written whole or not at all:
+which images were right clean, under all members, and under each, as bits in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from toolchain import store
+from toolchain.attacks import Broken
+from toolchain.errors import ConfigError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from toolchain.attacks import Member
+
+SCHEMA = "rsnn-deploy/evaluation-state/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A folder that belongs to one evaluation."""
+
+    folder: Path
+
+    def read(self, attack: str, eps: float, first: int, members: Sequence[Member]) -> Broken | None:
+        """The result of a unit, or None where it is not there. Raises FormatError for a file that is none."""
+        path = self._path(attack, eps, first)
+        if not path.exists():
+            return None
+        try:
+            table = json.loads(store.read_bytes(path))
+            if list(table["members"]) != [member.name for member in members]:
+                return None
+            clean, right, *each = (
+                _bits(text, table["n"]) for text in (table["clean"], table["right"], *table["members"].values())
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise FormatError(path=str(path), reason="not a unit of an evaluation; delete it to repeat it") from None
+        return Broken(clean=clean, right=right, members=dict(zip(table["members"], each, strict=True)))
+
+    def write(self, attack: str, eps: float, first: int, members: Sequence[Member], result: Broken) -> None:
+        """The result of a unit is on the disk. Raises FormatError where it cannot be written."""
+        table = {
+            "n": len(result.right),
+            "clean": _hex(result.clean),
+            "right": _hex(result.right),
+            "members": {member.name: _hex(result.members[member.name]) for member in members},
+        }
+        store.write_text(self._path(attack, eps, first), json.dumps(table) + "\n")
+
+    def _path(self, attack: str, eps: float, first: int) -> Path:
+        return self.folder / "units" / f"{attack}@{eps!r}-{first:06d}.json"
+
+
+def claim(folder: Path, depends_on: Mapping[str, Any]) -> State:
+    """The state of an evaluation in `folder`, which depends on the given facts and no others.
+
+    Raises: ConfigError where the folder holds an evaluation that differs in one; FormatError.
+    """
+    path = folder / "state.json"
+    wanted = {"schema": SCHEMA, **depends_on}
+    if path.exists():
+        try:
+            there = json.loads(store.read_bytes(path))
+            changed = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
+        except (ValueError, AttributeError):
+            raise FormatError(path=str(path), reason="not the state of an evaluation") from None
+        if changed:
+            fault = f"holds another evaluation, which differs in {', '.join(changed)}; use another --out, or delete it"
+            raise ConfigError(where=str(folder), faults=(fault,))
+    else:
+        store.write_text(path, json.dumps(wanted, indent=2) + "\n")
+    return State(folder=folder)
+
+
+def _hex(flags: Tensor) -> str:
+    return np.packbits(flags.cpu().numpy()).tobytes().hex()
+
+
+def _bits(text: str, n: int) -> Tensor:
+    packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    if len(packed) != (n + 7) // 8:
+        raise ValueError(n)
+    return torch.from_numpy(np.unpackbits(packed, count=n).astype(bool))
