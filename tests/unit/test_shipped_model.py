@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import torch
 
-from toolchain import data, deployment, emulate, evaluate, nets, profile, resources, store
+from toolchain import attacks, data, deployment, emulate, evaluate, nets, profile, resources, store
 
 EPS = 32 / 255
 
@@ -20,7 +20,8 @@ def model(name):
 @functools.cache
 def right(name, attack):
     split = data.load_test(model(name).data_source)
-    return evaluate.attacked(nets.restore(model(name)), split, attack, eps=EPS, steps=10).right
+    members = attacks.STRONGEST if attack == "pgd-ens" else None
+    return evaluate.attacked(nets.restore(model(name)), split, attack, eps=EPS, members=members).right
 
 
 def test_both_models_are_at_least_90_percent_sparse_and_of_the_same_shape():
