@@ -49,10 +49,13 @@ _FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.j
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to deploy a model. profile: shipped name or file; samples: test images put beside the network."""
+    """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
+
+    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8.
+    """
 
     profile: str
-    weight_bits: int = 8
+    weight_bits: int | dict[str, int] | None = None
     theta: Literal["layer", "channel"] = "layer"
     max_chips: int = 1
     samples: int = 32
@@ -96,9 +99,21 @@ def quantized(
             theta_max=precision.theta_max.value,
             graded=profile.input == "graded" if graded is None else graded,
         ),
-        weight_bits=settings.weight_bits,
+        weight_bits=_weight_bits(model, settings),
         theta=settings.theta,
     )
+
+
+def _weight_bits(model: Model, settings: Settings) -> int | dict[str, int]:
+    if isinstance(settings.weight_bits, int):
+        return settings.weight_bits
+    return {**model.weight_bits, **(settings.weight_bits or {})} or 8
+
+
+def _in_words(weight_bits: int | dict[str, int]) -> str:
+    if isinstance(weight_bits, int):
+        return f"{weight_bits} bits"
+    return ", ".join(f"{bits} bits in {name}" for name, bits in weight_bits.items()) + ", 8 elsewhere"
 
 
 def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[str], None]) -> dict[str, Any]:
@@ -112,7 +127,9 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     profile = profiles.load(settings.profile)
     model = store.load(model_path)
     data = _data(model)
-    log(f"quantize to {settings.weight_bits} bits on {min(CALIBRATION_IMAGES, len(data.train.images))} training images")
+    log(
+        f"quantize to {_in_words(_weight_bits(model, settings))} on {min(CALIBRATION_IMAGES, len(data.train.images))} training images"
+    )
     made = quantized(model, data, settings, profile)
     placed = mapping.place(made.network, profile, max_chips=settings.max_chips)
     for error in check.check(made.network, placed, profile).errors():

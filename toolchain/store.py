@@ -2,7 +2,7 @@
 
 A `model.pt` is a torch zip file of plain types and tensors, schema `rsnn-deploy/model/1`:
 
-- `recipe`, `stage`, `timesteps`, `n_classes`, `metrics`: as in `Model`;
+- `recipe`, `stage`, `timesteps`, `n_classes`, `metrics`, `weight_bits` (if any): as in `Model`;
 - `input`: `shape` (C, H, W), `mean` and `std` of each channel in pixels of [0, 1];
 - `data`: `source` and `sha256` of the data set;
 - `weights`: parameters by name, a tensor each, or for a pruned one `shape`, `mask` (bits, as `numpy.packbits` packs them)
@@ -23,7 +23,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +47,7 @@ class Model:
 
     state holds every parameter and statistic by its name in the network's body, pruned weights as zeros; mask is true where
     a weight is kept, by the name of the pruned weight, and empty before pruning; mean and std are in pixels of [0, 1].
+    weight_bits are of the layers whose weights are to be deployed in other than 8 bits.
     """
 
     recipe: Recipe
@@ -61,6 +62,7 @@ class Model:
     data_source: str
     data_sha256: str
     metrics: Mapping[str, Any]
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
     path: str = "model"
 
     @property
@@ -132,6 +134,7 @@ def to_bytes(model: Model) -> bytes:
             "thresholds": thresholds,
             "batch_norm": batch_norm,
             "metrics": dict(model.metrics),
+            **({"weight_bits": dict(model.weight_bits)} if model.weight_bits else {}),
         }
     )
 
@@ -346,6 +349,7 @@ def _model(table: Mapping[str, Any], path: str) -> Model:
         data_source=str(table["data"]["source"]),
         data_sha256=str(table["data"]["sha256"]),
         metrics=dict(table["metrics"]),
+        weight_bits=_bits(table.get("weight_bits", {})),
         path=path,
     )
 
@@ -368,6 +372,14 @@ def _input(table: Mapping[str, Any]) -> tuple[tuple[int, int, int], tuple[float,
     if not all(0 <= number <= 1 for number in mean) or not all(0 < number < float("inf") for number in std):
         raise ValueError(f"input mean {mean} outside [0, 1], or std {std} not positive")
     return (channels, height, width), mean, std
+
+
+def _bits(table: Any) -> dict[str, int]:
+    if not isinstance(table, dict) or any(
+        not isinstance(name, str) or type(bits) is not int or not 1 <= bits <= 8 for name, bits in table.items()
+    ):
+        raise ValueError(f"weight_bits {table!r}")
+    return table
 
 
 def _positive(value: Any, name: str) -> int:

@@ -150,6 +150,14 @@ USAGE = {
         ["check", "digits-cnn", "--profile", "loihi2", "--weight-bits", "9"],
         "Invalid value for '--weight-bits': 9 is not in the range 2<=x<=8.",
     ),
+    "a layer without bits": (
+        ["check", "digits-cnn", "--profile", "loihi2", "--weight-bits", "conv1=4,conv2"],
+        "Invalid value for '--weight-bits': expected a number or pairs such as conv1=4,conv2=6, got 'conv1=4,conv2'",
+    ),
+    "nine bits in a layer": (
+        ["check", "digits-cnn", "--profile", "loihi2", "--weight-bits", "conv1=9"],
+        "Invalid value for '--weight-bits': 9 is not in the range 2<=x<=8.",
+    ),
 }
 
 

@@ -14,6 +14,7 @@ import tiny
 from toolchain import deployment, profile, store
 from toolchain.deployment import Settings
 from toolchain.emulate import reference
+from toolchain.errors import FormatError
 from toolchain.trace import Trace
 
 SAMPLES = 6
@@ -373,3 +374,26 @@ def test_verify_notices_that_the_logits_written_are_not_the_networks(exported, t
     )
     verdict = deployment.verify(tmp_path / "copy")
     assert (verdict["logits_identical"], verdict["reason"]) == (False, "logits differ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [(None, (4, 8, 6)), ({"conv2": 3}, (4, 3, 6)), ({"conv1": 7}, (7, 8, 6)), (5, (5, 5, 5))],
+)
+def test_the_widths_recorded_in_a_model_are_used_unless_others_are_asked_for(model, tmp_path, asked, used):
+    made = dataclasses.replace(store.load(model), weight_bits={"conv1": 4, "readout": 6})
+    store.save(made, tmp_path / "model.pt")
+    assert store.load(tmp_path / "model.pt").weight_bits == {"conv1": 4, "readout": 6}
+    settings = Settings(profile="loihi2", samples=2, weight_bits=asked)
+    deployment.export(tmp_path / "model.pt", settings, tmp_path / "out", log=lambda _line: None)
+    network = deployment.open_folder(tmp_path / "out").deployment.network
+    assert tuple(layer.weight_bits for layer in network.chain) == used
+
+
+@pytest.mark.parametrize("bits", [{"conv1": 0}, {"conv1": 9}, {"conv1": True}, {"conv1": "4"}, {4: 4}, [4]])
+def test_widths_that_are_none_are_refused(model, tmp_path, bits):
+    table = store.read(model) | {"weight_bits": bits}
+    (tmp_path / "model.pt").write_bytes(store.dump(table))
+    with pytest.raises(FormatError) as error:
+        store.load(tmp_path / "model.pt")
+    assert str(error.value) == f"{tmp_path / 'model.pt'}: not a whole model: weight_bits {bits!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from toolchain import emulate, quantize, spiking
-from toolchain.errors import RangeError, UnsupportedError
+from toolchain.errors import ConfigError, RangeError, UnsupportedError
 from toolchain.ir import Conv, Dense, Input, Network, Neuron, Readout
 from toolchain.nets import Net
 from toolchain.quantize import Limits, bounds, float_spikes, fold
@@ -283,3 +284,24 @@ def test_no_image_leaves_the_bounds(seed):
         assert not proven.safe or trace.saturations[k] == 0
     low, high = bounds(made.network, 3).state
     assert low <= trace.logits.min() <= trace.logits.max() <= high
+
+
+def test_named_layers_have_their_own_widths_and_the_others_eight_bits():
+    network = quantized(conv_net(), images(), weight_bits={"conv2": 3, "readout": 5}).network
+    assert {layer.name: layer.weight_bits for layer in network.chain} == {"conv1": 8, "conv2": 3, "fc": 8, "readout": 5}
+    assert {layer.name: int(np.abs(layer.weight).max()) for layer in network.chain if layer.weight_bits < 8} == {
+        "conv2": 3,
+        "readout": 15,
+    }
+
+
+def test_widths_of_layers_that_are_not_there_are_refused():
+    with pytest.raises(ConfigError) as error:
+        quantized(conv_net(), images(), weight_bits={"conv9": 3})
+    assert str(error.value) == "weight bits: no layer is called conv9; there are conv1, conv2, fc, readout"
+
+
+def test_a_layer_wider_than_the_chips_weights_is_named():
+    with pytest.raises(RangeError) as error:
+        quantized(conv_net(), images(), weight_bits={"fc": 3}, limits=replace(LIMITS, weight_bits=7))
+    assert str(error.value) == "conv1: bits 8 of 7. Use --weight-bits 7 or fewer"

@@ -30,6 +30,19 @@ kernels_option = click.option(
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
+def weight_bits_of(ctx: click.Context, param: click.Parameter, value: str | None) -> int | dict[str, int] | None:
+    """Return a number of bits, or the pairs of LAYER=BITS that commas part."""
+    if value is None:
+        return None
+    width = click.IntRange(2, 8)
+    if "=" not in value:
+        return int(width(value, param, ctx))
+    pairs = [pair.partition("=") for pair in value.split(",")]
+    if any(not name.strip() or not equals for name, equals, _ in pairs):
+        raise click.BadParameter(f"expected a number or pairs such as conv1=4,conv2=6, got {value!r}", ctx, param)
+    return {name.strip(): int(width(bits.strip(), param, ctx)) for name, _, bits in pairs}
+
+
 def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of quantizing and mapping a model."""
     for option in (
@@ -42,7 +55,11 @@ def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="One threshold and weight scale a layer, or one an output channel.",
         ),
         click.option(
-            "--weight-bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Width of the weights."
+            "--weight-bits",
+            metavar="BITS",
+            callback=weight_bits_of,
+            show_default="as recorded in the model, else 8",
+            help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
         ),
     ):
         command = option(command)

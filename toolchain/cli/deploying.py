@@ -81,7 +81,7 @@ def export(
     profile: str,
     out: Path | None,
     samples: int,
-    weight_bits: int,
+    weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
     as_json: bool,
@@ -108,7 +108,14 @@ def export(
 @profile_option
 @quantization_options
 @json_option
-def check(model: str, profile: str, weight_bits: int, theta: Theta, max_chips: int, as_json: bool) -> None:
+def check(
+    model: str,
+    profile: str,
+    weight_bits: int | dict[str, int] | None,
+    theta: Theta,
+    max_chips: int,
+    as_json: bool,
+) -> None:
     """Check MODEL or DIR against a profile's limits.
 
     MODEL is a shipped name or a .pt file, which is quantized first; DIR an exported folder, whose network is taken as it

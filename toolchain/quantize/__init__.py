@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.errors import RangeError, UnsupportedError
+from toolchain.errors import ConfigError, RangeError, UnsupportedError
 from toolchain.ir import WEIGHT_BITS_MAX, Layer, Network
 from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
@@ -65,18 +65,17 @@ def quantize(
     images: npt.NDArray[np.uint8],
     run: Run,
     limits: Limits,
-    weight_bits: int = 8,
+    weight_bits: int | Mapping[str, int] = WEIGHT_BITS_MAX,
     theta: Literal["layer", "channel"] = "layer",
 ) -> Quantized:
     """Return the integer network of a float SNN, its scales chosen on uint8 calibration images (samples, C, H, W).
 
-    masks: per layer name, True for a synapse; a layer without one has its nonzero weights. `run(network, images,
-    record=True)` runs an integer network. Raises UnsupportedError for a layer that cannot be deployed and RangeError where
-    no scale keeps a layer inside the limits.
+    masks: per layer name, True for a synapse; a layer without one has its nonzero weights. weight_bits: of every layer, or of
+    those named, 8 elsewhere. `run(network, images, record=True)` runs an integer network. Raises UnsupportedError for a layer
+    that cannot be deployed and RangeError where no scale keeps a layer inside the limits.
     """
-    _check_bits(weight_bits, limits)
-    widths = Widths(weight_bits=weight_bits, bias_max=limits.bias_max, theta_max=limits.theta_max)
     source, folded = fold(net, images.shape[1:], masks)
+    widths = _widths([layer.name for layer in folded], weight_bits, limits)
     layers: list[Layer] = []
     facts: dict[str, LayerFacts] = {}
     for layer, expected in zip(folded[:-1], float_spikes(net, images), strict=True):
@@ -84,12 +83,12 @@ def quantize(
             source=source, before=tuple(layers), timesteps=timesteps, run=run, images=images, expected=expected
         )
         driven = not layers and not limits.graded
-        allowed = HOST if driven else widths
+        allowed = HOST if driven else widths[layer.name]
         found, facts[layer.name] = hidden_layer(layer, allowed, probe, per_channel=theta == "channel")
         if driven:
             found, source, facts[layer.name] = driven_layer(found, facts[layer.name], limits.bias_max, probe)
         layers.append(found)
-    last, scale = readout(folded[-1], widths)
+    last, scale = readout(folded[-1], widths[folded[-1].name])
     network = Network(input=source, layers=tuple(layers), readout=last, timesteps=timesteps)
     facts[last.name] = LayerFacts(
         scale=(scale,),
@@ -122,11 +121,29 @@ def float_spikes(net: Net, images: npt.NDArray[np.uint8]) -> list[Bools]:
     return recorded
 
 
-def _check_bits(weight_bits: int, limits: Limits) -> None:
+def _widths(names: list[str], weight_bits: int | Mapping[str, int], limits: Limits) -> dict[str, Widths]:
+    """Return what the integers of each layer may be. Raises ConfigError, RangeError and UnsupportedError."""
+    if isinstance(weight_bits, int):
+        _check_bits("weights", weight_bits, limits)
+        bits = dict.fromkeys(names, weight_bits)
+    else:
+        if unknown := [name for name in weight_bits if name not in names]:
+            fault = f"no layer is called {', '.join(unknown)}; there are {', '.join(names)}"
+            raise ConfigError(where="weight bits", faults=(fault,))
+        bits = {name: weight_bits.get(name, WEIGHT_BITS_MAX) for name in names}
+        for name, width in bits.items():
+            _check_bits(name, width, limits)
+    return {
+        name: Widths(weight_bits=width, bias_max=limits.bias_max, theta_max=limits.theta_max)
+        for name, width in bits.items()
+    }
+
+
+def _check_bits(where: str, weight_bits: int, limits: Limits) -> None:
     most = min(WEIGHT_BITS_MAX, limits.weight_bits)
     if weight_bits > most:
         raise RangeError(
-            where="weights", quantity="bits", used=weight_bits, limit=most, remedy=f"Use --weight-bits {most} or fewer"
+            where=where, quantity="bits", used=weight_bits, limit=most, remedy=f"Use --weight-bits {most} or fewer"
         )
     if weight_bits < 2:
-        raise UnsupportedError(where="weights", reason="1 bit holds no two signs", remedy="Use --weight-bits 2 or more")
+        raise UnsupportedError(where=where, reason="1 bit holds no two signs", remedy="Use --weight-bits 2 or more")
