@@ -26,6 +26,7 @@ def finetune_ann(
         ann_loss(recipe.loss),
         seed=(recipe.seed, "sparse"),
         masks={weights[name]: kept for name, kept in mask.items()},
+        augmentation=recipe.data.augmentation,
         start=start,
         after=after,
     )
@@ -49,6 +50,7 @@ def finetune_snn(
         snn_loss(recipe.loss),
         seed=(recipe.seed, "finetune"),
         masks={weights[name]: kept for name, kept in mask.items()},
+        augmentation=recipe.data.augmentation,
         start=start,
         after=after,
     )

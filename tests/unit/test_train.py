@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,82 @@ def test_both_arguments_of_the_kl_are_differentiated():
     torch.testing.assert_close(gradients[1] - gradients[0], expected, rtol=1e-4, atol=1e-6)
 
 
+def attacked_as(model, images, labels, settings):
+    """What the objective's own attack makes of the images: PGD against an ANN, RFGSM against a spiking network."""
+    if model.mode == "ann":
+        return attacks.pgd(model, images, labels, eps=settings.eps, steps=settings.steps, generator=stream(1))
+    return attacks.rfgsm(model, images, labels, eps=settings.eps, generator=stream(1))
+
+
+def losses(settings, mode):
+    return train.ann_loss(settings) if mode == "ann" else train.snn_loss(settings)
+
+
+@pytest.mark.parametrize("mode", ["ann", "snn"])
+def test_adversarial_training_is_cross_entropy_on_the_attacked_images(mode):
+    settings = toy(loss={"objective": "adversarial"}).loss
+    images, labels = batch()
+    found = losses(settings, mode)(net(mode=mode).train(), images, labels, stream(1))
+    other = net(mode=mode).train()
+    expected = F.cross_entropy(other(attacked_as(other, images, labels, settings)), labels)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["ann", "snn"])
+def test_mart_is_its_equation(mode):
+    """Sample by sample in plain numbers, as Wang 2020 writes it: boosted cross entropy, and a KL weighted by the doubt."""
+    settings = toy(loss={"objective": "mart", "weight": 5.0}).loss
+    images, labels = batch()
+    found = losses(settings, mode)(net(mode=mode).train(), images, labels, stream(1))
+    other = net(mode=mode).train()
+    clean = other(images).softmax(dim=1)
+    adversarial = other(attacked_as(other, images, labels, settings)).softmax(dim=1)
+    total = 0.0
+    for p, q, y in zip(clean.tolist(), adversarial.tolist(), labels.tolist(), strict=True):
+        others = [share for k, share in enumerate(q) if k != y]
+        boosted = -math.log(q[y]) - math.log(1 - max(others))
+        divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+        total += boosted + 5 * divergence * (1 - p[y])
+    assert found.item() == pytest.approx(total / len(labels), rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["adversarial", "mart", "trades"])
+def test_every_objective_trains_both_kinds_of_network(objective):
+    for mode, verb, stage in (("ann", train.train, "train"), ("snn", finetune.finetune_snn, "finetune")):
+        model, reported = net(mode=mode), []
+        recipe = toy(loss={"objective": objective}, **{stage: {"epochs": 3, "lr": 0.05}})
+        arguments = (model, split(), recipe) if mode == "ann" else (model, {}, split(), recipe)
+        verb(*arguments, after=lambda epoch, reported=reported: reported.append(epoch.loss))
+        assert reported[-1] < reported[0]
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.3])
+def test_rfgsm_stays_in_its_ball_and_steps_half_at_random_and_half_along_the_gradient(eps):
+    images, labels = batch()
+    images = images.clamp(0.4, 0.6) if eps < 0.1 else images
+    model = net(mode="snn")
+    found = attacks.rfgsm(model, images, labels, eps=eps, generator=stream(1))
+    assert (found - images).abs().max() <= eps + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+    start = (images + eps / 2 * torch.randn(images.shape, generator=stream(1)).sign()).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(start), labels, reduction="sum"), start)
+    expected = (start + eps / 2 * gradient.sign()).clamp(0, 1)
+    torch.testing.assert_close(found, expected.detach().clamp(images - eps, images + eps))
+
+
+def test_images_are_varied_anew_in_each_epoch_and_alike_when_resumed():
+    recipe = toy(data={"augmentation": "crop-flip"}, train={"epochs": 3}, loss={"objective": "natural"})
+    epochs, plain = [], net()
+    varied = net()
+    train.train(varied, split(), recipe, after=epochs.append)
+    train.train(plain, split(), toy(train={"epochs": 3}, loss={"objective": "natural"}))
+    assert not states_equal(varied, plain)
+    resumed = net(seed=5)
+    train.train(resumed, split(), recipe, start=epochs[1])
+    assert states_equal(varied, resumed)
+
+
 def test_natural_is_cross_entropy():
     images, labels = batch()
     model = net()
@@ -102,15 +180,16 @@ def test_resuming_hydra_ends_with_the_same_mask():
     assert all(torch.equal(mask[name], resumed[name]) for name in mask)
 
 
+@pytest.mark.parametrize("objective", ["trades", "mart", "adversarial", "natural"])
 @pytest.mark.parametrize("stage", ["sparse", "finetune"])
-def test_finetuning_leaves_every_pruned_weight_at_zero_exactly(stage):
+def test_finetuning_leaves_every_pruned_weight_at_zero_exactly(stage, objective):
     """Momentum and weight decay included."""
     model = net(mode="snn" if stage == "finetune" else "ann")
     mask = prune.magnitude(model, 0.75)
     nets.apply_mask(model, mask)
     before = {name: weight.detach().clone() for name, weight in nets.prunable(model).items()}
     epochs = []
-    recipe = toy(**{stage: {"weight_decay": 0.1, "lr": 0.1, "epochs": 3}})
+    recipe = toy(loss={"objective": objective}, **{stage: {"weight_decay": 0.1, "lr": 0.1, "epochs": 2}})
     verb = finetune.finetune_snn if stage == "finetune" else finetune.finetune_ann
     verb(model, mask, split(), recipe, after=epochs.append)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

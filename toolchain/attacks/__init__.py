@@ -15,7 +15,7 @@ from toolchain.attacks.ensemble import (
     strongest,
     strongest_fgsm,
 )
-from toolchain.attacks.gradient import evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd
+from toolchain.attacks.gradient import evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd, rfgsm
 from toolchain.attacks.square import square
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "kl_rfgsm",
     "noise",
     "pgd",
+    "rfgsm",
     "square",
     "strongest",
     "strongest_fgsm",

@@ -89,6 +89,16 @@ def kl_rfgsm(model: Model, images: Tensor, logits: Tensor, *, eps: float, genera
     return project(start + (eps - half) * sign, images, eps)
 
 
+def rfgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
+    """Images after a random step of eps / 2 and a step along the cross entropy's gradient. Equation: as `kl_rfgsm`."""
+    half = eps / 2
+    signs = torch.randn(images.shape, generator=generator).sign().to(images)
+    with evaluating(model):
+        start = (images + half * signs).clamp(0, 1)
+        sign = _sign(model, start, labels)
+    return project(start + (eps - half) * sign, images, eps)
+
+
 def uniform(images: Tensor, generator: Randomness) -> Tensor:
     """Uniform numbers of [0, 1), shaped as the images, and on their device."""
     if isinstance(generator, torch.Generator):

@@ -11,7 +11,7 @@ from toolchain import nets
 from toolchain.prune.choose import Mask, greatest, magnitude, n_kept, random, top
 from toolchain.prune.given import given
 from toolchain.prune.scored import Quotas, Scored
-from toolchain.train import AfterEpoch, Epoch, ann_loss, fit, ignore
+from toolchain.train import AfterEpoch, BeforeEpoch, Epoch, ann_loss, fit, ignore
 
 if TYPE_CHECKING:
     from toolchain.data import Split
@@ -43,16 +43,26 @@ def prune(net: Net, split: Split, recipe: Recipe, *, start: Epoch | None = None,
 
 
 def _learned(net: Net, split: Split, recipe: Recipe, start: Epoch | None, after: AfterEpoch) -> Mask:
-    settings = recipe.prune
-    loss, seed = ann_loss(recipe.loss), (recipe.seed, "prune")
+    settings, loss = recipe.prune, ann_loss(recipe.loss)
+    before: BeforeEpoch = ignore
     if settings.method == "hydra":
         scored = Scored(net, settings.sparsity)
-        fit(scored, split, settings, loss, seed=seed, start=start, after=after)
     else:
         scored = quotas = Quotas(net, settings.sparsity, pressure=settings.pressure)
-        fit(quotas, split, settings, quotas.penalized(loss), seed=seed, start=start, before=quotas.begin, after=after)
-        if settings.settle:
-            quotas.settle()
+        loss, before = quotas.penalized(loss), quotas.begin
+    fit(
+        scored,
+        split,
+        settings,
+        loss,
+        seed=(recipe.seed, "prune"),
+        augmentation=recipe.data.augmentation,
+        start=start,
+        before=before,
+        after=after,
+    )
+    if isinstance(scored, Quotas) and settings.settle:
+        scored.settle()
     mask = scored.mask()
     scored.release()
     return mask

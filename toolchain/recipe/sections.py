@@ -77,8 +77,12 @@ class ModelSettings:
 class LossSettings:
     """Section [loss]: of every training stage."""
 
-    objective: Literal["trades", "natural"] = _key("trades", "`natural` is plain cross entropy")
-    weight: float = _key(2.0, "weight of the KL term: lambda of the ANN, beta of the SNN", low=0)
+    objective: Literal["trades", "mart", "adversarial", "natural"] = _key(
+        "trades", "`adversarial` is cross entropy on attacked images, `natural` on the images themselves"
+    )
+    weight: float = _key(
+        2.0, "weight of the KL term of `trades` (lambda of the ANN, beta of the SNN) and `mart`", low=0
+    )
     kl: Literal["clean", "adversarial"] = _key("clean", "the KL's first argument: KL(p(x) || p(x~)) is `clean`")
     eps: float = _key(2 / 255, "radius of the training attack, in pixels of [0, 1]", low=0, high=1)
     steps: int = _key(10, "PGD steps of the ANN's training attack", low=1)
