@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
     "--seeds", default="0,1,2", show_default=True, help="With commas between; several processes may share a folder."
 )
 @click.option(
-    "--only", type=click.Choice(["ahead", "train", "evaluate", "page"]), help="One of the parts; all by default."
+    "--only",
+    type=click.Choice(["ahead", *(f"choose-{grid.name}" for grid in plan.GRIDS), "train", "evaluate", "page"]),
+    help="One of the parts; all by default.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of fashion.toml.")
 @click.option("--images", type=int, default=plan.N_TRAIN, show_default=True, help="Training images, the first ones.")
@@ -35,6 +37,9 @@ def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple
     wanted = [int(seed) for seed in seeds.split(",")]
     if only == "ahead":
         work.ahead(base, out, wanted, click.echo)
+    for grid in plan.GRIDS:
+        if only == f"choose-{grid.name}":
+            work.choose(base, grid, out, click.echo)
     if only in {None, "train"}:
         work.train(base, out, wanted, click.echo)
     if only in {None, "evaluate"}:

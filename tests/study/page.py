@@ -173,7 +173,7 @@ def _cost(arms: Sequence[plan.Arm], out: Path, seeds: Sequence[int]) -> str:
             evaluation.append(parts.pop(f"{arm.name}/evaluation", 0.0) / 60)
             own.append(sum(parts.values()) / 60)
         rows.append([arm.about, " + ".join(f"{x:.1f}" for x in own), " + ".join(f"{x:.1f}" for x in evaluation)])
-    grids = sum(seconds.get("grid", {}).values()) / 3600
+    grids = sum(value for part, spent in seconds.items() if part.startswith("grid-") for value in spent.values()) / 3600
     total = sum(value for spent in seconds.values() for value in spent.values()) / 3600
     return f"""## Hours spent
 

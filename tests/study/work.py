@@ -56,13 +56,12 @@ def folder_of(out: Path, seed: int, arm: str) -> Path:
 
 def train(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
     """Every arm of every seed has its `model.pt`; before, each grid has chosen its learning rate."""
-    arms = {arm.name: arm for arm in plan.arms(base)}
     for grid in plan.GRIDS:
-        _choose(base, grid, arms[grid.arm], out, log)
+        choose(base, grid, out, log)
     choices = {name: choice["chosen"] for name, choice in kept(out / "choices.json").items()}
     for seed in seeds:
         journal = Journal(out / f"seed-{seed}" / "seconds.json")
-        for arm in arms.values():
+        for arm in plan.arms(base):
             folder = folder_of(out, seed, arm.name)
             if not (folder / "model.pt").exists():
                 log(f"train {arm.name}, seed {seed}")
@@ -80,12 +79,14 @@ def ahead(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
                 _run(recipe, out / f"ahead-{seed}" / arm.name, out, journal, arm.name, until="prune")
 
 
-def _choose(base: Recipe, grid: plan.Grid, arm: plan.Arm, out: Path, log: Log) -> None:
+def choose(base: Recipe, grid: plan.Grid, out: Path, log: Log) -> None:
     """`choices.json` says which value of a grid validates best under attack, and how each of them did."""
     choices = kept(out / "choices.json")
     if grid.name in choices:
         return
-    journal, seed = Journal(out / "grid" / "seconds.json"), plan.CHOICE_SEED
+    arm = next(arm for arm in plan.arms(base) if arm.name == grid.arm)
+    folder, seed = out / f"grid-{grid.name}", plan.CHOICE_SEED
+    journal = Journal(folder / "seconds.json")
     before = {name: choice["chosen"] for name, choice in choices.items()}
     tried: dict[float, Any] = {}
     for value in grid.values:
@@ -93,16 +94,16 @@ def _choose(base: Recipe, grid: plan.Grid, arm: plan.Arm, out: Path, log: Log) -
         recipe = plan.recipe(
             base, arm, seed, out, {**dict.fromkeys(arm.chosen.values(), 0.0), **before, grid.name: value}
         )
-        folder = out / "grid" / grid.name / f"{value:g}"
-        path = _run(recipe, folder, out, journal, grid.name, until=grid.stage)
+        path = _run(recipe, folder / f"{value:g}", out, journal, arm.name, until=grid.stage)
         net, _ = measure.restored(path)
         validation = data.load(recipe.data.source, recipe.data).validation.first(plan.N_CHOICE)
         right = attacked(net, validation, "pgd-ens", eps=recipe.attack.eps, steps=recipe.attack.steps).right
         tried[value] = accuracy(right)
-        journal.spent(grid.name)
+        journal.spent(arm.name)
         log(f"  validation accuracy under attack {tried[value]['accuracy']:.1%}")
     best = max(tried, key=lambda value: tried[value]["n_right"])
     table = {f"{value:g}": outcome for value, outcome in tried.items()}
+    choices = kept(out / "choices.json")  # another process may have chosen meanwhile
     choices[grid.name] = {"key": grid.key, "arm": grid.arm, "seed": seed, "chosen": best, "tried": table}
     keep(out / "choices.json", choices)
 
@@ -121,15 +122,15 @@ def _run(recipe: Recipe, folder: Path, out: Path, journal: Journal, part: str, u
     return Path(result["model"])
 
 
-def measures(test: Split) -> dict[str, tuple[Split, str, float, int]]:
-    """Return what is measured by an attack: images, attack, radius, steps."""
-    some = test.first(plan.N_FGSM)
-    weaker = {f"fgsm-{eps * 255:g}": (some, "fgsm", eps, 1) for eps in plan.EPS}
+def measures(test: Split) -> dict[str, tuple[Split, str, float]]:
+    """Return what is measured by an attack: images, attack, radius."""
     strongest = plan.EPS[-1]
+    fgsm = {f"fgsm-{eps * 255:g}": (test.first(plan.N_FGSM), "fgsm-ens", eps) for eps in plan.EPS}
     return {
-        "clean": (test, "none", 0.0, 0),
-        **weaker,
-        f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest, 10),
+        f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest),
+        "clean": (test, "none", 0.0),
+        **fgsm,
+        "square": (test.first(plan.N_SQUARE), f"square-{plan.SQUARE_QUERIES}", strongest),
     }
 
 
@@ -149,7 +150,7 @@ def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterato
             log(f"evaluate {arm.name}, seed {seed}")
             net, model = measure.restored(folder / "model.pt")
             for name in wanted:
-                figures[name] = _measured(name, net, model.mask, test, seed)
+                figures[name] = _measured(name, net, model.mask, test)
                 figures |= {
                     "sparsity": model.sparsity,
                     "layer_sparsity": model.layer_sparsity,
@@ -161,10 +162,10 @@ def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterato
             yield
 
 
-def _measured(name: str, net: Net, mask: Mapping[str, Any], test: Split, seed: int) -> dict[str, Any]:
+def _measured(name: str, net: Net, mask: Mapping[str, Any], test: Split) -> dict[str, Any]:
     if name == "activity":
         return measure.activity(net, mask, test.first(plan.N_SPIKES))
-    split, attack, eps, steps = measures(test)[name]
-    outcome = attacked(net, split, attack, eps=eps, steps=steps, seed=seed)
+    split, attack, eps = measures(test)[name]
+    outcome = attacked(net, split, attack, eps=eps)
     right = "".join("01"[int(one)] for one in np.asarray(outcome.right))
     return {"eps": eps, "n_members": len(outcome.members), **accuracy(outcome.right), "right": right}

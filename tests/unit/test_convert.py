@@ -71,15 +71,26 @@ def test_more_steps_bring_the_rates_to_the_relu_networks():
 
 @pytest.mark.parametrize("percent", [0.0, 1.0, 50.0, 99.7, 100.0])
 @pytest.mark.parametrize("n", [1, 2, 7, 20_001])
-def test_a_percentile_by_counting_is_that_of_a_sort(percent, n, monkeypatch):
-    """Over many chunks and parts, negative numbers, ties, both zeros and subnormal numbers included."""
+@pytest.mark.parametrize("order", ["mixed", "sorted"])
+def test_a_percentile_is_that_of_a_sort(percent, n, order, monkeypatch):
+    """Over many chunks and parts and from a small sample, with negative numbers, ties and both zeros; sorted, the sample
+    of one part says nothing of the others."""
     monkeypatch.setattr(percentiles, "CHUNK", 1000)
+    monkeypatch.setattr(percentiles, "SAMPLE", 256)
     rng = np.random.default_rng(n)
-    x = rng.standard_normal(n).astype(np.float32) * 10.0 ** rng.integers(-40, 20, n)
+    x = (rng.standard_normal(n) * 10.0 ** rng.integers(-30, 20, n)).astype(np.float32)
     x[::3] = rng.choice(np.float32([0.0, -0.0, 1.5]), len(x[::3]))
-    x = x.astype(np.float32)
     ordered = np.sort(x).astype(np.float64)
     place = percent / 100 * (n - 1)
     low, high = ordered[int(place)], ordered[min(int(place) + 1, n - 1)]
+    x = np.sort(x) if order == "sorted" else x
     parts = [torch.from_numpy(part) for part in np.array_split(x, 3) if len(part)]
     assert percentiles.percentile(parts, percent) == low + (place - int(place)) * (high - low)
+
+
+def test_a_sample_that_misleads_costs_another_look_and_changes_nothing(monkeypatch):
+    """The strided sample sees zeros alone; what lies between them is greater."""
+    monkeypatch.setattr(percentiles, "SAMPLE", 100)
+    x = torch.arange(10_100.0)
+    x[:: 10_100 // 100 | 1] = 0.0
+    assert percentiles.percentile([x], 50.0) == pytest.approx(np.percentile(x.numpy(), 50.0))

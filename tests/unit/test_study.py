@@ -133,7 +133,6 @@ def test_the_page_shows_what_there_is(tmp_path, n_seeds):
     """A partial study, too: an arm without figures is not in the tables, a claim about it is not decided."""
     pytest.importorskip("matplotlib")
     out, docs = tmp_path / "out", tmp_path / "docs"
-    (out / "grid").mkdir(parents=True)
     for seed in range(n_seeds):
         for arm in ("dense", "hydra-90", "lwm-99"):
             work.keep(out / f"seed-{seed}" / arm / "figures.json", figures(seed)(arm))
