@@ -32,18 +32,19 @@ def square(
     The first query is for stripes of one pixel's width; an image that is misclassified asks no more. No gradient is taken.
     """
     channels, height, width = images.shape[1:]
-    draws = _draws(images, generator, (queries - 1) * (2 + channels) + channels * width)
-    stripes, draws = draws[:, : channels * width], draws[:, channels * width :].reshape(len(images), queries - 1, -1)
+    draws = _draws(images, generator, channels * width + (queries - 1) * (2 + channels))
+    stripes = draws[:, : channels * width].reshape(-1, channels, 1, width).to(images)
+    squares = draws[:, channels * width :].reshape(len(images), queries - 1, 2 + channels)
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     with evaluating(model), torch.no_grad():
-        best = torch.where(stripes.reshape(-1, channels, 1, width) < 0.5, low, high)
+        best = torch.where(stripes < 0.5, low, high)
         margin, right = _margin(model, best, labels)
         standing = right.nonzero().squeeze(1)
-        for query in range(1, queries):
+        for query in range(queries - 1):
             if not len(standing):
                 break
             side = square_side(query, queries, height, width, p)
-            inside, up = _square(draws[standing, query - 1].to(images), side, height, width)
+            inside, up = _square(squares[standing.cpu(), query].to(images), side, height, width)
             painted = torch.where(up, high[standing], low[standing])
             tried = torch.where(inside, painted, best[standing])
             tried_margin, still_right = _margin(model, tried, labels[standing])
@@ -55,7 +56,10 @@ def square(
 
 
 def share(query: int, queries: int, p: float = P_START) -> float:
-    """The share of an image's pixels that a square covers, halved at fixed points of 10,000 queries or in proportion."""
+    """The share of an image's pixels that a square covers, halved at fixed points of 10,000 queries, or in proportion.
+
+    `query` counts squares from 0, as the authors' code does.
+    """
     at = int(query / queries * 10_000)
     return p * 0.5 ** sum(at > bound for bound in _HALVINGS)
 

@@ -1,9 +1,9 @@
 """How often a network is right: on clean images and under attack, with intervals, and one network against another."""
 
-from toolchain.evaluate.measure import evaluate, measure
+from toolchain.evaluate.checks import sanity
 from toolchain.evaluate.outcome import ATTACKS, STEPS, Outcome, attacked, canonical
-from toolchain.evaluate.sanity import sanity
 from toolchain.evaluate.statistics import accuracy, compare, wilson
+from toolchain.evaluate.stored import evaluate, measure
 from toolchain.evaluate.terminal import render
 
 __all__ = [

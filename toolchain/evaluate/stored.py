@@ -12,8 +12,8 @@ from toolchain import data as datasets
 from toolchain import nets, store
 from toolchain.errors import ConfigError
 from toolchain.evaluate import outcome as outcomes_of
+from toolchain.evaluate.checks import IMAGES, sanity
 from toolchain.evaluate.outcome import STEPS, Outcome, attacked
-from toolchain.evaluate.sanity import IMAGES, sanity
 from toolchain.evaluate.state import State, claim
 
 if TYPE_CHECKING:

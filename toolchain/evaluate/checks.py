@@ -112,12 +112,11 @@ def _members(used: Sequence[Member], wanted: Sequence[Member]) -> Check:
 
 
 def _ensemble(outcomes: Sequence[Outcome]) -> Check:
-    wrong = [
-        outcome.attack
-        for outcome in outcomes
-        for right in (outcome.clean, *(outcome.members.values() if outcome.exhaustive else ()))
-        if (outcome.right & ~right).any()
-    ]
+    wrong = []
+    for outcome in outcomes:
+        alone = outcome.members.values() if outcome.exhaustive else ()
+        if any((outcome.right & ~right).any() for right in (outcome.clean, *alone)):
+            wrong.append(outcome.attack)
     return _said(not wrong, "the ensemble is no better than any member", f"{', '.join(wrong)} beat one of its members")
 
 
