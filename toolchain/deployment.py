@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toolchain import __version__, check, mapping, report, simulate, store
+from toolchain import __version__, assess, check, mapping, report, simulate, store
 from toolchain import export as netx
 from toolchain import profile as profiles
-from toolchain.energy import Run
 from toolchain.errors import FormatError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ _FILES = ("network.net", "samples.npz", "run_lava.py", "mapping.json", "report.j
 class Settings:
     """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
 
-    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8.
+    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
+    attacked, for the report.
     """
 
     profile: str
@@ -59,6 +59,7 @@ class Settings:
     theta: Literal["layer", "channel"] = "layer"
     max_chips: int = 1
     samples: int = 32
+    attacked: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,6 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     Whatever fails, the files that were there stay. Raises CapacityError, RangeError, UnsupportedError, FormatError.
     """
     from toolchain import data as datasets
-    from toolchain import emulate
 
     profile = profiles.load(settings.profile)
     model = store.load(model_path)
@@ -137,7 +137,7 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     test = datasets.load_test(model.data_source, model.recipe.data).first(max(REPORT_IMAGES, settings.samples))
     images, labels = test.images, test.labels
     log(f"emulate {len(images)} test images")
-    trace = emulate.run(made.network, images)
+    done = assess.run(made.network, images)
     facts: dict[str, Any] = {
         "model": _model_facts(model, made, store.sha256(model_path)),
         "profile": {"name": profile.name, "sha256": profile.sha256},
@@ -151,17 +151,21 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     deployment = netx.Deployment(network=made.network, mapping=placed, masks=made.masks, facts=facts)
     content = {
         "network.net": netx.pack(deployment),
-        "samples.npz": _samples(deployment, images, labels, trace, settings.samples),
+        "samples.npz": _samples(deployment, images, labels, done.trace, settings.samples),
         "run_lava.py": Path(__file__).with_name("run_lava.py").read_bytes(),
         "mapping.json": _json(dataclasses.asdict(placed)),
     }
-    made_report = report.build(
+    n_attacked = min(settings.attacked, len(images))
+    if n_attacked:
+        log(f"attack {n_attacked} test images")
+    made_report = assess.reported(
         report.Subject(network=made.network, masks=made.masks, profile=profile, mapping=placed, facts=facts),
-        _run(made.network, images, trace),
-        labels=labels,
+        images,
+        labels,
+        done=done,
+        attacked=assess.attacked(model, made.network, images[:n_attacked], labels[:n_attacked]) if n_attacked else None,
         stored_bytes=len(content["network.net"]),
         metrics=model.metrics,
-        recorded=emulate.run(made.network, images[:1], record=True),
     )
     content["report.json"] = _json(made_report)
     content["report.html"] = report.page.render(made_report).encode()
@@ -176,14 +180,6 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     # The manifest goes last: a folder half replaced does not match it.
     store.write_files(out, {**content, "manifest.json": _json(manifest)})
     return made_report
-
-
-def _run(network: Network, images: Images, trace: Trace) -> Run:
-    """What the network did on the images, the messages counted that they send: none where the host sets biases instead."""
-    if network.input.bias:
-        return Run(trace=trace, messages=np.zeros(network.input.shape))
-    sent = np.count_nonzero(network.input.encode(images), axis=0) * network.timesteps / len(images)
-    return Run(trace=trace, messages=sent)
 
 
 def _data(model: Model) -> Data:

@@ -224,7 +224,7 @@ def test_what_loihi2_does_not_publish_is_none_and_omitted_never_zero():
 def test_a_proxy_is_labelled_and_priced_by_loihi1_alone():
     chosen = energy.priced_by(case(LOIHI2), LOIHI2, proxy=True)
     (only,) = chosen.values()
-    assert only["label"] == "PROXY: coefficients of loihi1, not of loihi2"
+    assert (only["label"], only["statement"]) == ("PROXY of loihi1", "PROXY: coefficients of loihi1, not of loihi2")
     terms = values(only["terms"])
     # loihi2 has other formats than loihi1; every synapse costs the same in this set
     assert terms["synapses_nonzero"] == pytest.approx(sum(SYNOPS) * 23.6e-3)

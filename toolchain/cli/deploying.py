@@ -74,6 +74,13 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
 @click.option(
     "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Test images to put beside it."
 )
+@click.option(
+    "--attacked",
+    type=click.IntRange(min=0),
+    default=32,
+    show_default=True,
+    help="Test images to attack, for the report's activity and energy under attack.",
+)
 @quantization_options
 @json_option
 def export(
@@ -81,6 +88,7 @@ def export(
     profile: str,
     out: Path | None,
     samples: int,
+    attacked: int,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -95,7 +103,7 @@ def export(
 
     path = resources.model_path(model)
     settings = deployment.Settings(
-        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, samples=samples
+        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, samples=samples, attacked=attacked
     )
     target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
     made = deployment.export(path, settings, target, log=say)

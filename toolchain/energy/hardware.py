@@ -92,16 +92,17 @@ def priced_by(made: Mapping[str, Any], profile: HardwareProfile, *, proxy: bool)
 def _set(name: str, coefficients: Coefficients, made: Mapping[str, Any], chip: str) -> dict[str, Any]:
     """The terms, one set's coefficients times the counts of each layer."""
     parts = [_terms(entry, coefficients) for entry in made["layers"]]
-    terms = {
-        term: _with_counts(summed(part[term] for part in parts), made["counts"][_COUNTED[term]]) for term in parts[0]
-    }
+    terms = {term: summed(part[term] for part in parts) for term in parts[0]}
     terms["hops"] = figure(None, NANOJOULES, "modelled", "omitted: cores have no positions on the mesh here")
     terms["static"] = made["static"]
-    owner = name.removesuffix(PROXY)
-    label = f"PROXY: coefficients of {owner}, not of {chip}" if name.endswith(PROXY) else f"coefficients of {name}"
+    owner, proxy = name.removesuffix(PROXY), name.endswith(PROXY)
+    dynamic = {term: entry for term, entry in terms.items() if term != "static"}
     return {
-        "label": label,
+        "label": f"PROXY of {owner}" if proxy else name,
+        "statement": f"PROXY: coefficients of {owner}, not of {chip}" if proxy else f"coefficients of {name}",
         "terms": terms,
+        "dynamic_low": _total(dynamic, "synapses_stored"),
+        "dynamic_high": _total(dynamic, "synapses_nonzero"),
         "total_low": _total(terms, "synapses_stored"),
         "total_high": _total(terms, "synapses_nonzero"),
         "omitted": [term for term, entry in terms.items() if entry["value"] is None],
@@ -141,10 +142,6 @@ def _terms(counts: Mapping[str, Any], each: Coefficients) -> dict[str, Figure]:
         for term, coefficient in coefficients.items()
         if coefficient is not None
     }
-
-
-def _with_counts(term: Figure, count: Figure) -> Figure:
-    return term if term["value"] is None else {**term, "source": f"{term['source']}; {count['source']}"}
 
 
 def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[Load]) -> list[dict[str, Any]]:

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 def totals(energy: Mapping[str, Any]) -> Iterator[tuple[str, Place]]:
     """Yield the name and the place, in a report's section `energy`, of each model's total."""
     if "eq12" in energy:
-        yield "eq. 12, fp32 additions", ("eq12", "fp32")
-        yield "eq. 12, int32 additions", ("eq12", "int32")
+        yield "eq. 12, fp32", ("eq12", "fp32")
+        yield "eq. 12, int32", ("eq12", "int32")
     if "lemaire" in energy:
         yield "Lemaire, 45 nm", ("lemaire", "total")
     if "hardware" in energy:
-        made = energy["hardware"]
-        for name, chosen in made["sets"].items():
-            label = f"{made['profile']}, {chosen['label']}"
-            yield (f"{label}, nonzero synapses", ("hardware", "sets", name, "total_low"))
-            low, high = (chosen[total]["value"] for total in ("total_low", "total_high"))
-            if low != high:
-                yield (f"{label}, stored synapses", ("hardware", "sets", name, "total_high"))
+        for name, chosen in energy["hardware"]["sets"].items():
+            for total, also in (("dynamic", ""), ("total", " + static")):
+                low, high = (("hardware", "sets", name, f"{total}_{end}") for end in ("low", "high"))
+                if at(energy, low)["value"] == at(energy, high)["value"]:
+                    yield f"{chosen['label']}{also}", low
+                else:
+                    yield f"{chosen['label']}{also}, nonzero", low
+                    yield f"{chosen['label']}{also}, stored", high
 
 
 def at(node: Any, place: Place) -> Any:

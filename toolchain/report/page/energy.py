@@ -36,7 +36,8 @@ def energy(report: Report, notes: Notes) -> Iterator[Block]:
             rows=rows,
             left=frozenset({0, 2}),
             note="Modelled, not measured. Models answer different questions: eq. 12 is arithmetic only, Lemaire's processor is "
-            "no chip, and a chip's total is that of its known terms.",
+            "no chip. A chip is priced by each published set of coefficients, over its nonzero synapses or over all that it "
+            "stores, without and with the static power of whole chips; a total is that of its known terms.",
         )
     for name in sorted(models, key=lambda name: {"hardware": 0, "lemaire": 1}.get(name, 2)):
         match name:
@@ -56,7 +57,7 @@ def _hardware(report: Report, notes: Notes) -> Iterator[Block]:
     made = find(report, *place)
     chip = made["profile"]
     for name, chosen in made["sets"].items():
-        yield from _set(report, (*place, "sets", name), f"{chip}, {chosen['label']}", notes)
+        yield from _set(report, (*place, "sets", name), f"{chip}, {chosen['statement']}", notes)
     yield figure_table(report, f"Events of an image on {chip}", _each(made["counts"], (*place, "counts")), notes)
     yield _beside(report, (*place, "layers"), f"Events of an image on {chip}, by layer", notes)
     worst = made["worst_core"]
@@ -93,8 +94,12 @@ def _set(report: Report, place: Place, title: str, notes: Notes) -> Iterator[Blo
         note += f"Left out of the totals, for want of a coefficient: {missing}."
     name = f"Where it goes: {title}"
     yield Chart(title=name, kind="bars", drawings=[charts.bars(report, terms, title=name)], note=note)
-    both = [("total, nonzero synapses", (*place, "total_low")), ("total, stored synapses", (*place, "total_high"))]
-    yield figure_table(report, f"Energy of an image, modelled for {title}, not measured", [*terms, *both], notes)
+    sums: list[tuple[str, Place]] = [
+        (f"{total}, {which} synapses", (*place, f"{total}_{end}"))
+        for total in ("dynamic", "total")
+        for end, which in (("low", "nonzero"), ("high", "stored"))
+    ]
+    yield figure_table(report, f"Energy of an image, modelled for {title}, not measured", [*terms, *sums], notes)
     yield from _by_layer(report, (*place, "layers"), title, notes, skip={"synapses_stored"})
 
 
@@ -172,7 +177,8 @@ def _beside(report: Report, place: Place, caption: str, notes: Notes) -> Table:
 
 def _heading(key: str, unit: str) -> str:
     """A column's name and unit, said once where the unit says it all: `spikes` in `spikes/image`."""
-    return unit if unit.startswith(f"{key}/") else f"{key.replace('_', ' ')}, {unit}"
+    counted = unit.removesuffix("/image")
+    return key.replace("_", " ") if key.startswith(counted) else f"{key.replace('_', ' ')}, {unit}"
 
 
 def memory(report: Report, notes: Notes) -> Iterator[Block]:

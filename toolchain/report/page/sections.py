@@ -108,7 +108,10 @@ def _costs(report: Report) -> Iterator[Tile]:
         else:
             same = find(report, *low) == find(report, *high)
             figure = shown(report, *low) if same else join(shown(report, *low), " to ", shown(report, *high))
-            what = f"{find(report, *chosen, 'total_low', 'unit')}, modelled, not measured"
+            dynamic = [shown(report, *chosen, f"dynamic_{end}", "value") for end in ("low", "high")]
+            unit = find(report, *chosen, "total_low", "unit")
+            what = join(f"{unit}, modelled by {hardware['default']}, not measured; without static power ", dynamic[0])
+            what = what if same else join(what, " to ", dynamic[1])
         yield "Energy", figure, what
         if hardware["latency"]["value"] is not None:
             bound = "us an image at least, one sample"

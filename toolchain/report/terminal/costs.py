@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import RenderableType
+    from rich.table import Table
 
     from toolchain.report.terminal.tables import Notes
 
@@ -21,29 +22,27 @@ if TYPE_CHECKING:
 def energy(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
     """The totals, the terms of the models that have some, the layers, and the time."""
     yield from _totals(report, notes)
+    yield from _by_layer(report)
     yield from _lemaire(report, notes)
     yield from _hardware(report, notes)
 
 
 def _totals(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
-    """Clean, under attack where that was run, and the dense twin."""
+    """The network as it is, and its dense twin."""
     made = report["energy"]
     dense = (report.get("dense") or {}).get("energy", {})
-    attacked = report.get("attacked")
-    columns = ["model", "this network", "dense, assumed"]
-    if attacked:
-        columns += [f"clean, {attacked['clean']['activity']['samples']} images", "the same attacked"]
-    shown = table("Energy, nJ an image: modelled, not measured", *columns, "source")
+    shown = _compared("Energy, nJ an image: modelled, not measured", "this network", "dense, assumed", "source")
     for name, place in totals(made):
-        found = at(made, place)
+        found, twin = at(made, place), at(dense, place)
         note = notes.setdefault(found["source"], len(notes) + 1)
-        cells = [found, at(dense, place)]
-        if attacked:
-            cells += [at(attacked[side]["energy"], place) for side in ("clean", "adversarial")]
-        shown.add_row(name, *(number(cell["value"]) if cell else NOT_KNOWN for cell in cells), f"({note})")
+        shown.add_row(name, number(found["value"]), number(twin["value"]) if twin else NOT_KNOWN, f"({note})")
     yield shown
     if "eq12" in made:
         yield Text("Eq. 12 is arithmetic only, not hardware energy; Lemaire's processor is no chip.")
+    if "hardware" in made:
+        yield Text(
+            f"{made['hardware']['profile']} by each set of coefficients: over nonzero synapses, or over all that are stored."
+        )
     if dense:
         yield Text(f"Dense: {report['dense']['assumption']}.")
 
@@ -53,7 +52,6 @@ def _lemaire(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType
     if not made:
         return
     yield figures_table("Lemaire, 45 nm: where it goes", made["terms"], notes)
-    yield _by_layer("Lemaire, 45 nm, nJ an image by layer", made["layers"], [*made["terms"], "total"])
 
 
 def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
@@ -67,11 +65,14 @@ def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableTyp
             missing = ", ".join(chosen["omitted"]).replace("_", " ")
             yield Text(f"Energy of {chip}: {NOT_KNOWN}. Not published, so left out: {missing}", style="yellow")
             continue
-        both = {"total, nonzero synapses": chosen["total_low"], "total, stored synapses": chosen["total_high"]}
-        title = f"Energy, modelled for {chip}, {chosen['label']}, not measured"
-        yield figures_table(title, {**chosen["terms"], **both}, notes)
-        terms = [name for name in chosen["layers"][0] if name != "name"]
-        yield _by_layer(f"{chip}, {chosen['label']}, nJ an image by layer", chosen["layers"], terms)
+        sums = {
+            f"{total}, {which} synapses": chosen[f"{total}_{end}"]
+            for total in ("dynamic", "total")
+            for end, which in (("low", "nonzero"), ("high", "stored"))
+        }
+        yield figures_table(
+            f"Energy, modelled for {chip}, {chosen['statement']}, not measured", {**chosen["terms"], **sums}, notes
+        )
         if chosen["omitted"]:
             missing = ", ".join(chosen["omitted"]).replace("_", " ")
             yield Text(f"Left out, for want of a coefficient: {missing}", style="yellow")
@@ -87,24 +88,46 @@ def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableTyp
         )
 
 
-def _by_layer(title: str, layers: list[Mapping[str, Any]], terms: list[str]) -> RenderableType:
-    made = table(title, "layer", *(term.replace("_", " ") for term in terms))
-    for layer in layers:
-        made.add_row(layer["name"], *(number(layer[term]["value"]) for term in terms))
-    return made
+def _by_layer(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Each layer's share of each total; the terms of each layer are in the JSON and on the page."""
+    made = report["energy"]
+    columns: dict[str, list[Mapping[str, Any]]] = {}
+    if "lemaire" in made:
+        columns["Lemaire"] = [layer["total"] for layer in made["lemaire"]["layers"]]
+    if "hardware" in made:
+        columns["synops"] = [layer["synops_nonzero"] for layer in made["hardware"]["layers"]]
+        for chosen in made["hardware"]["sets"].values():
+            columns[chosen["label"]] = [layer["total"] for layer in chosen["layers"]]
+    if not columns:
+        return
+    shown = table("Energy by layer, nJ an image, and synaptic operations", "layer", *columns)
+    for index, layer in enumerate(report["network"]["layers"]):
+        shown.add_row(layer["name"], *(number(column[index]["value"]) for column in columns.values()))
+    yield shown
 
 
 def attacked(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
-    """Spikes of each layer and accuracy on the same images, clean and attacked."""
+    """Spikes of each layer, energy and accuracy on the same images, clean and attacked."""
     found = report.get("attacked")
     if not found:
         return
-    attack, sides = found["attack"], (found["clean"], found["adversarial"])
+    sides = (found["clean"], found["adversarial"])
     samples = found["clean"]["activity"]["samples"]
-    made = table(f"Under attack: {attack['name']}, {samples} images", "layer", "spikes clean", "attacked")
+    shown = _compared(f"Under attack: {found['attack']['name']}, {samples} images", "clean", "attacked", "ratio")
     for layers in zip(*(side["activity"]["layers"] for side in sides), strict=True):
-        made.add_row(layers[0]["name"], *(number(layer["spikes_per_image"]) for layer in layers))
-    made.add_row("all", *(number(side["activity"]["spikes_per_image"]) for side in sides))
-    made.add_row("right", *(share(side["accuracy"]["accuracy"]) for side in sides))
-    yield made
-    yield Text(attack["statement"])
+        shown.add_row(f"spikes of {layers[0]['name']}", *(number(layer["spikes_per_image"]) for layer in layers), "")
+    spikes = [number(side["activity"]["spikes_per_image"]) for side in sides]
+    shown.add_row("spikes an image", *spikes, number(found["ratios"]["spikes"]["value"]))
+    for name, place in totals(found["clean"]["energy"]):
+        both = [number(at(side["energy"], place)["value"]) for side in sides]
+        shown.add_row(f"{name}, nJ", *both, number(at(found["ratios"]["energy"], place)["value"]))
+    shown.add_row("classified right", *(share(side["accuracy"]["accuracy"]) for side in sides), "")
+    yield shown
+    yield Text(found["attack"]["statement"])
+
+
+def _compared(title: str, *columns: str) -> Table:
+    shown = table(title, "", *columns)
+    for column in shown.columns:
+        column.no_wrap = True
+    return shown
