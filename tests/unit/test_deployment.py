@@ -31,7 +31,7 @@ def exported(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported")
     said = []
     made = deployment.export(model, Settings(profile="loihi2", samples=SAMPLES), out, log=said.append)
-    assert said == ["quantize to 8 bits on 85 training images", "emulate 30 test images"]
+    assert said == ["quantize to 8 bits on 85 training images", "emulate 30 test images", "attack 30 test images"]
     return out, made
 
 

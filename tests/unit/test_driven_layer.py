@@ -114,7 +114,7 @@ def exported(model, tmp_path_factory):
 
 def test_an_export_says_what_differs_from_the_network_with_messages(exported, model):
     out, table, said = exported
-    assert said[-1] == f"compare with the network that would take messages on {tiny.N_TEST} test images"
+    assert said[-2] == f"compare with the network that would take messages on {tiny.N_TEST} test images"
     coding = table["input"]
     assert (coding["coding"], coding["limit"]) == ("biases", 4095)
     loaded = store.load(model)
