@@ -284,7 +284,8 @@ def _draw(arms: Sequence[plan.Arm], seeds: dict[int, dict[str, Any]], path: Path
     left.set_xlabel("test accuracy, %")
     left.set_xlim(0, 100)
     left.grid(axis="x", alpha=0.3)
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3, frameon=False)
+    if arms:
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3, frameon=False)
     right.set_xscale("log")
     right.set_xlabel("additions of the dense network / this one's")
     right.grid(axis="x", alpha=0.3, which="both")

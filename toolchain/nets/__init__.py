@@ -69,7 +69,7 @@ def build(
     std: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
 ) -> Net:
-    """A freshly initialised network in mode `ann`: kaiming normal (fan out) weights, zero biases, BN (1, 0).
+    """A freshly initialised network in mode `ann`: normal weights, zero biases, BN (1, 0).
 
     Raises: ConfigError where a pool or stride does not divide its map.
     """
@@ -125,10 +125,16 @@ def apply_mask(net: Net, mask: Mapping[str, Tensor]) -> None:
 
 
 def _initialise(body: nn.Sequential, generator: torch.Generator | None) -> None:
+    """Weights are normal: of convolutions with variance 2 / fan out, of linear layers 1 / (3 fan in), as torch's own have it.
+
+    By its fan out, a last layer of thousands of inputs would start with logits so great that training silences channels.
+    """
     with torch.no_grad():
         for layer in body.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
+                inputs = layer.weight[0].numel()
                 fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
-                layer.weight.normal_(0.0, (2.0 / fan_out) ** 0.5, generator=generator)
+                variance = 2 / fan_out if isinstance(layer, nn.Conv2d) else 1 / (3 * inputs)
+                layer.weight.normal_(0.0, variance**0.5, generator=generator)
                 if layer.bias is not None:
                     layer.bias.zero_()
