@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,47 @@ import os, socket, sys, time
 channel = socket.socket(fileno=int(sys.argv[2]))
 channel.sendall(b'{"event": "ready"}\\n')
 """
+
+# Does a sample of one layer and a readout whenever the one before has been taken, for ever; counts itself in logits.
+STREAM = (
+    """
+import json
+import numpy as np
+from pathlib import Path
+from toolchain.simulate import record
+"""
+    + READY
+    + """
+while True:
+    request = json.loads(channel.recv(9999))
+    directory = request["directory"]
+    shared = {"first": 1, "timesteps": 2, "samples": request["samples"], "directory": directory}
+    layers = [
+        record.Layer(name="a", index=0, shape=(3, 2, 2), kind="spikes", **shared),
+        record.Layer(name="b", index=1, shape=(2,), kind="sums", **shared),
+    ]
+    record.describe(Path(directory), layers, [])
+    writers = [record.Writer(layer) for layer in layers]
+    channel.sendall(b'{"event": "started", "limit_s": 60}\\n')
+    channel.setblocking(False)
+    for sample in range(request["samples"]):
+        for step in (1, 2):
+            writers[0].take(2 * sample + step, np.eye(3, 4, dtype=bool).reshape(3, 2, 2))
+            writers[1].take(2 * sample + step, np.array([sample, 1]))
+        channel.sendall(json.dumps({"event": "progress", "done": sample + 1, "limit_s": 60}).encode() + b"\\n")
+        while layers[1].path(sample).exists():
+            time.sleep(0.001)
+        try:
+            channel.recv(9999)
+            channel.sendall(b'{"event": "cancelled"}\\n')
+            break
+        except BlockingIOError:
+            pass
+    else:
+        channel.sendall(b'{"event": "done"}\\n')
+    channel.setblocking(True)
+"""
+)
 
 
 def remains(name):
@@ -200,7 +242,7 @@ def test_a_child_that_does_not_answer_is_ended_after_the_time_limit(fake, monkey
 
 
 def test_an_interrupt_ends_everything_and_propagates(fake):
-    net = fake(READY + 'channel.recv(9999); channel.sendall(b\'{"event": "progress", "done": 1}\\n\'); time.sleep(60)')
+    net = fake(STREAM)
 
     def interrupt(done):
         raise KeyboardInterrupt
@@ -210,6 +252,43 @@ def test_an_interrupt_ends_everything_and_propagates(fake):
         with pytest.raises(KeyboardInterrupt):
             session.run(net, MESSAGES, timesteps=4, progress=interrupt)
         assert remains(name) == []
+
+
+def test_samples_arrive_one_by_one_and_leave_no_file(fake):
+    net, seen = fake(STREAM), []
+    with simulate.Session() as session:
+        for part in session.stream(net, np.zeros((5, 1, 4, 4), dtype=np.int32), timesteps=2, layers=["first"]):
+            assert (part.n_samples, part.layers, part.backend) == (1, ("first",), "lava (stock kernels)")
+            assert part.spikes[0].shape == (1, 2, 2, 2, 3)
+            seen += part.logits.tolist()
+            assert len(list(Path("/tmp", session.name).rglob("1/*-*"))) == 0
+        assert seen == [[0, 2], [2, 2], [4, 2], [6, 2], [8, 2]]
+        assert remains(f"{session.name}/1") == []
+
+
+def test_a_stream_that_is_closed_ends_the_run_and_keeps_the_session(fake):
+    net, messages = fake(STREAM), np.zeros((50, 1, 4, 4), dtype=np.int32)
+    with simulate.Session() as session:
+        name = session.name
+        parts = session.stream(net, messages, timesteps=2)
+        assert next(parts).logits.tolist() == [[0, 2]]
+        parts.close()
+        assert session.name == name
+        assert session.run(net, messages[:3], timesteps=2).logits.tolist() == [[0, 2], [2, 2], [4, 2]]
+
+
+def test_a_wrong_number_of_layer_names_is_an_error(fake):
+    net = fake(STREAM)
+    with simulate.Session() as session, pytest.raises(ConfigError, match="expected 1 names of hidden layers, got 2"):
+        session.run(net, MESSAGES, timesteps=2, layers=["a", "b"])
+
+
+def test_what_a_user_does_between_samples_is_not_counted_as_waiting(fake, monkeypatch):
+    net, clock = fake(STREAM), SimpleNamespace(ahead=0.0)
+    monkeypatch.setattr(simulate, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead))
+    with simulate.Session() as session:
+        for _ in session.stream(net, MESSAGES, timesteps=2, time_limit_s=100):
+            clock.ahead += 1000
 
 
 def test_lava_that_cannot_be_imported_is_an_error_that_says_what_to_do(fake):
@@ -261,16 +340,3 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(fake, 
 def test_importing_simulate_loads_neither_torch_nor_lava():
     code = "import sys, toolchain.simulate; sys.exit(any(name in sys.modules for name in ('torch', 'lava', 'h5py')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_recorded_frames_come_back_in_torch_order(tmp_path):
-    lava_order = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    lava_order.tofile(tmp_path / "0.sums")
-    restored = simulate._torch_order(str(tmp_path / "0.sums"), np.int64, (2,), [3, 4, 5])
-    assert np.array_equal(restored, lava_order.transpose(0, 3, 2, 1))
-
-
-def test_a_record_that_is_too_short_is_an_error(tmp_path):
-    np.arange(5).tofile(tmp_path / "0.sums")
-    with pytest.raises(BackendError, match=r"0\.sums holds 5 values instead of 6"):
-        simulate._torch_order(str(tmp_path / "0.sums"), np.int64, (2,), [3])

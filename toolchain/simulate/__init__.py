@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import secrets
 import select
@@ -26,14 +25,16 @@ import numpy as np
 
 from toolchain.errors import BackendError, ConfigError, FormatError, ToolchainError
 from toolchain.simulate import supervisor
-from toolchain.trace import Trace
+from toolchain.simulate.record import described, joined, take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
     from typing_extensions import Self
+
+    from toolchain.trace import Trace
 
     Kernels = Literal["stock", "fast"]
 
@@ -46,6 +47,9 @@ _LOG_LINES = 12
 _SOCKET_PATH_MAX = 60  # Lava puts a Unix socket into the directory, whose path may have 107 bytes
 _CHILD = Path(__file__).with_name("child.py")
 _INSTALL = "Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+_AT_ONCE = 32
+"""Samples, at most, whose every spike is held at a time"""
+_ENDS = {"done", "failed", "refused", "cancelled"}
 _RESTART = "Run it again; if it fails again, use --backend emulator"
 
 
@@ -136,7 +140,7 @@ class Session:
                 if file:
                     file.close()
 
-    def run(
+    def stream(
         self,
         net: Path | str,
         messages: npt.NDArray[np.integer[Any]],
@@ -146,20 +150,56 @@ class Session:
         record: bool = True,
         layers: Sequence[str] | None = None,
         time_limit_s: float | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Trace:
-        """Return what Lava makes of the messages; with `record`, every spike too.
+    ) -> Generator[Trace, None, None]:
+        """Yield what Lava makes of the messages as it comes, some samples at a time; with `record`, every spike too.
 
-        net: a netx file whose first layer is an input and whose last is a dense readout. If the input has neurons, what it
-        takes for messages are their biases, set anew before each sample.
+        All samples pass through back to back. What is not taken waits in files, and Lava with it once they are many. Closing the
+        generator ends the run and keeps the session.
+
+        net: a netx file whose first layer is an input and whose last is a dense readout.
         layers: names of the hidden layers; by default their groups in the file.
-        time_limit_s: counted once Lava is imported; by default grows with the work (`runner.time_limit_s`).
-        progress: called with the number of samples done.
+        time_limit_s: what may be waited for Lava in all, once it is imported; by default a run ends where no news come for two
+        minutes and ten times as long as they should take.
 
         Shapes: messages (samples, C, H, W), the same at each of the T steps.
         Raises: ConfigError, FormatError; BackendError where Lava is missing, refuses, fails or takes too long.
         """
         path = _checked(Path(net), messages, timesteps, kernels)
+        request = {"event": "run", "net": str(path), "timesteps": timesteps, "kernels": kernels, "record": record}
+        return self._stream(request, messages, layers, time_limit_s)
+
+    def run(
+        self,
+        net: Path | str,
+        messages: npt.NDArray[np.integer[Any]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> Trace:
+        """Return what `stream` yields in one piece. progress: called with the number of samples done."""
+        parts: list[Trace] = []
+        done = 0
+        try:
+            for part in self.stream(net, messages, **settings):
+                parts.append(part)
+                done += part.n_samples
+                if progress:
+                    progress(done)
+        except ToolchainError:
+            raise
+        except BaseException:
+            # An interrupt, an exception in `progress`: the child may be anywhere.
+            self.close()
+            raise
+        return joined(parts)
+
+    def _stream(
+        self,
+        request: dict[str, Any],
+        messages: npt.NDArray[np.integer[Any]],
+        names: Sequence[str] | None,
+        time_limit_s: float | None,
+    ) -> Generator[Trace, None, None]:
         self.start()
         live = self._live
         assert live
@@ -170,24 +210,21 @@ class Session:
             directory.mkdir()
             try:
                 _save(directory / "messages.npy", messages)
-                request = {
-                    "event": "run",
-                    "net": str(path),
-                    "messages": str(directory / "messages.npy"),
-                    "directory": str(directory),
-                    "samples": len(messages),
-                    "timesteps": timesteps,
-                    "kernels": kernels,
-                    "record": record,
-                }
-                self._follow(live, request, time_limit_s, progress or (lambda _: None))
-                return _read(directory, len(messages), timesteps, kernels, layers)
+                request |= {"messages": str(directory / "messages.npy"), "directory": str(directory)}
+                request["samples"] = len(messages)
+                done = 0
+                with contextlib.closing(self._follow(live, request, time_limit_s)) as news:
+                    for upto in news:
+                        while done < upto:
+                            samples = range(done, min(upto, done + _AT_ONCE))
+                            yield _taken(directory, samples, names, f"lava ({request['kernels']} kernels)")
+                            done = samples.stop
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
-        except ToolchainError:
+        except (ToolchainError, GeneratorExit):
             raise
         except BaseException:
-            # An interrupt, a full disk, an exception in `progress`: the child may be anywhere.
+            # An interrupt, a full disk: the child may be anywhere.
             self.close()
             raise
 
@@ -207,34 +244,37 @@ class Session:
                     backend="lava", reason=f"Lava was not imported within {START_LIMIT_S:g} s{log}", remedy=_RESTART
                 )
 
-    def _follow(
-        self, live: _Live, request: dict[str, Any], limit_s: float | None, progress: Callable[[int], None]
-    ) -> None:
-        """See a run to its end. Raises BackendError, after which nothing of the run is left."""
-        began, logged = time.monotonic(), live.log.seek(0, os.SEEK_END)
+    def _follow(self, live: _Live, request: dict[str, Any], limit_s: float | None) -> Generator[int, None, None]:
+        """See a run to its end, yielding how many samples are done. Raises BackendError, after which nothing of the run is left."""
+        logged, done, waited = live.log.seek(0, os.SEEK_END), 0, 0.0
         # Until the child has read the network, and so knows the work, the limit of a start holds.
-        limit = START_LIMIT_S if limit_s is None else limit_s
+        allowed = START_LIMIT_S if limit_s is None else limit_s
         live.channel.sendall(supervisor.encode(request))
-        done = 0
-        while True:
-            for event in self._next(live, began + limit):
-                match event["event"]:
-                    case "started" if limit_s is None:
-                        limit = max(limit, float(event["limit_s"]))
-                    case "progress":
+        running = True
+        try:
+            while running:
+                began = time.monotonic()
+                events = self._next(live, began + allowed - waited)
+                waited += time.monotonic() - began
+                for event in events:
+                    if limit_s is None and "limit_s" in event:  # there is news, and it says how long the next may take
+                        allowed, waited = float(event["limit_s"]), 0.0
+                    running = event["event"] not in _ENDS
+                    if event["event"] == "progress":
                         done = event["done"]
-                        progress(done)
-                    case "done":
-                        return
-                    case "refused":
-                        raise BackendError(backend="lava", reason=event["reason"])
-                    case "failed":
-                        raise BackendError(backend="lava", reason=event["reason"] + _tail(live, logged))
-            if time.monotonic() >= began + limit:
+                        yield done
+                    elif event["event"] in {"refused", "failed"}:
+                        log = _tail(live, logged) if event["event"] == "failed" else ""
+                        raise BackendError(backend="lava", reason=event["reason"] + log)
+                if running and waited >= allowed:
+                    self._cancel(live)
+                    reason = f"{done} of {request['samples']} samples were done after {allowed:g} s"
+                    remedy = "Allow more time, simulate fewer samples, or use --kernels fast or --backend emulator"
+                    raise BackendError(backend="lava", reason=reason, remedy=remedy)
+        except GeneratorExit:
+            if running and self._live is live:
                 self._cancel(live)
-                reason = f"{done} of {request['samples']} samples were done after {limit:g} s"
-                remedy = "Allow more time, simulate fewer samples, or use --kernels fast or --backend emulator"
-                raise BackendError(backend="lava", reason=reason, remedy=remedy)
+            raise
 
     def _cancel(self, live: _Live) -> None:
         """No run is in progress; the child is kept where it answers."""
@@ -329,39 +369,11 @@ def _tail(live: _Live, start: int) -> str:
     return "".join(f"\n    {line}" for line in lines) + ("\n" if lines else "")
 
 
-def _read(directory: Path, samples: int, timesteps: int, kernels: str, names: Sequence[str] | None) -> Trace:
-    """Return the trace of a finished run. Raises BackendError where its files are not what it should have written."""
-    result = json.loads((directory / "result.json").read_text())
-    *hidden, readout = result["layers"]
+def _taken(directory: Path, samples: range, names: Sequence[str] | None, backend: str) -> Trace:
+    """Return the trace of samples that are done; their files are gone. Raises ConfigError, BackendError."""
+    layers, bias = described(directory)
+    hidden = [layer.name for layer in layers[:-1]]
     if names is not None and len(names) != len(hidden):
         fault = f"layers: expected {len(hidden)} names of hidden layers, got {len(names)}"
         raise ConfigError(where="simulate", faults=(fault,))
-
-    def sums(layer: dict[str, Any]) -> npt.NDArray[np.int64]:
-        return _torch_order(layer["sums"], np.int64, (samples,), layer["shape"])
-
-    logits = sums(readout)[:, :, 0, 0]
-    if result["bias"]:
-        logits = logits + timesteps * np.array(result["bias"], dtype=np.int64)
-    spikes = None
-    if all(layer["frames"] for layer in hidden):
-        spikes = tuple(
-            _torch_order(layer["frames"], np.bool_, (samples, timesteps), layer["shape"]) for layer in hidden
-        )
-    return Trace(
-        backend=f"lava ({kernels} kernels)",
-        layers=tuple(names if names is not None else (layer["name"] for layer in hidden)),
-        logits=logits,
-        counts=tuple(sums(layer).astype(np.int32) for layer in hidden),
-        spikes=spikes,
-    )
-
-
-def _torch_order(path: str, kind: type, leading: tuple[int, ...], shape: list[int]) -> npt.NDArray[Any]:
-    """Return a recorder's file as (*leading, C, H, W); Lava's order is (W, H, C), or (C,) for a dense layer."""
-    content: npt.NDArray[Any] = np.fromfile(path, dtype=kind)
-    lava_order = (*leading, *([1, 1, *shape] if len(shape) == 1 else shape))
-    if content.size != np.prod(lava_order):
-        reason = f"{Path(path).name} holds {content.size:,} values instead of {np.prod(lava_order):,}"
-        raise BackendError(backend="lava", reason=reason, remedy=_RESTART)
-    return np.ascontiguousarray(np.swapaxes(content.reshape(lava_order), -3, -1))
+    return take(layers, bias, samples, names=hidden if names is None else names, backend=backend)

@@ -27,6 +27,7 @@ from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_w
 from scipy.sparse import csr_matrix
 
 from toolchain.simulate import kernels
+from toolchain.simulate.record import Writer
 
 _INT32_REACH = 1 << 31
 
@@ -141,10 +142,17 @@ class PySparseModelFast(_Matrix, PySparseModelBitAcc):  # type: ignore[misc]
 class PyLifResetModelFast(PyLifResetModelBitAcc):  # type: ignore[misc]
     """The stock bit-accurate neuron; where it does not leak, in place and in 32 bits.
 
-    Spikes travel as one byte each instead of four.
+    Spikes travel as one byte each instead of four. Where the process has a parameter `record`, a `record.Layer`, its spikes, or
+    the sums it receives, are kept.
     """
 
     s_out: Any = LavaPyType(PyOutPort.VEC_DENSE, np.bool_, precision=1)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        layer = proc_params.get("record")
+        self._writer = Writer(layer) if layer else None
+        self._keeps_sums = bool(layer) and layer.kind == "sums"
 
     def run_spk(self) -> None:
         """Take this step's sums and send this step's spikes."""
@@ -164,6 +172,8 @@ class PyLifResetModelFast(PyLifResetModelBitAcc):  # type: ignore[misc]
         spikes = self.spiking_activation()
         np.putmask(self.v, spikes, 0)
         self.s_out.send(spikes)
+        if self._writer:
+            self._writer.take(self.time_step, sums if self._keeps_sums else spikes)
 
     def on_var_update(self) -> None:
         """The bias may have been set between runs; the stock model scales it anew in each step."""

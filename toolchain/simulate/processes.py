@@ -5,8 +5,7 @@ numpy only: torch hangs inside a Lava process. Lava reads the class attributes; 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
@@ -17,6 +16,13 @@ from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from toolchain.simulate.record import Writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toolchain.simulate.record import Layer
 
 
 class Source(AbstractProcess):  # type: ignore[misc]  # Lava has no types
@@ -59,50 +65,25 @@ class PySource(PyLoihiProcessModel):  # type: ignore[misc]
 
 
 class Recorder(AbstractProcess):  # type: ignore[misc]
-    """Appends what it receives to files: the sum over each sample (int64) to `sums`, each step (0 or 1) to `frames`.
+    """Keeps what it receives as the files of a layer."""
 
-    The first frame of the first sample is the one of step `first`, counted from 1. `frames` may be None.
-    """
-
-    def __init__(
-        self, *, shape: tuple[int, ...], first: int, timesteps: int, samples: int, sums: Path, frames: Path | None
-    ) -> None:
-        super().__init__(shape=shape, first=first, timesteps=timesteps, samples=samples, sums=sums, frames=frames)
-        self.inp = InPort(shape=shape)
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer=layer)
+        self.inp = InPort(shape=layer.shape)
 
 
 @implements(proc=Recorder, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PyRecorder(PyLoihiProcessModel):  # type: ignore[misc]
-    """Writes at once, so that the files are whole whenever the run stops."""
+    """Has a file written at the end of each sample."""
 
     inp: Any = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._first, self._timesteps = proc_params["first"], proc_params["timesteps"]
-        self._end = self._first + proc_params["samples"] * self._timesteps
-        self._sums = Path(proc_params["sums"]).open("ab", buffering=0)  # noqa: SIM115  as long as the process lives
-        frames = proc_params["frames"]
-        self._frames = Path(frames).open("ab", buffering=0) if frames else None  # noqa: SIM115  likewise
-        self._sum = np.zeros(proc_params["shape"], dtype=np.int64)
+        self._writer = Writer(proc_params["layer"])
 
     def run_spk(self) -> None:
         """Take the frame of this step."""
-        frame = self.inp.recv()
-        if not self._first <= self.time_step < self._end:
-            return
-        self._sum += frame
-        if self._frames:
-            _write(self._frames, (frame != 0).tobytes())
-        if (self.time_step - self._first + 1) % self._timesteps == 0:
-            _write(self._sums, self._sum.tobytes())
-            self._sum[:] = 0
-
-
-def _write(file: Any, data: bytes) -> None:
-    """Write all of `data`; an unbuffered write may take a part only. Raises OSError, as on a full disk."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+        self._writer.take(self.time_step, self.inp.recv())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import multiprocessing.process
 import os
 import signal
@@ -25,6 +24,7 @@ from lava.proc.dense.process import Dense
 
 from toolchain.simulate.models import FAST
 from toolchain.simulate.processes import Recorder, Source
+from toolchain.simulate.record import Layer, describe
 from toolchain.simulate.supervisor import encode
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _REASON_MAX = 600  # a report must fit a pipe's atomic write, or two processes' reports could mix
 _REPORTED = 70  # exit code of a process that has said why
 _CHUNK_S = 0.5
+_POLL_S = 0.01
+_AHEAD_BYTES = 64 << 20  # what may lie in files that nobody has read yet
 _CHANNEL_SLOTS = 2  # of Lava's 64: exact, as fast, and a thirtieth of the shared memory
 _COMPILE = {"pypy_channel_size": _CHANNEL_SLOTS}
 
@@ -65,10 +67,11 @@ def main(request: dict[str, Any], report_to: int) -> None:
 
 
 def run(request: dict[str, Any], report: Report) -> None:
-    """Write sums, frames and `result.json` into the request's directory."""
+    """Write the files of all layers and samples into the request's directory, as `record` has them."""
     _name_shared_memory(request["name"])
     samples, timesteps, directory = request["samples"], request["timesteps"], Path(request["directory"])
-    names, driven = _layer_names(Path(request["net"]), np.load(request["messages"], mmap_mode="r").shape[1:])
+    messages = np.load(request["messages"], mmap_mode="r")
+    names, driven = _layer_names(Path(request["net"]), messages.shape[1:])
     lag = int(not driven)  # steps that a frame takes to the first layer: a source is a process of its own
     try:
         network = hdf5.Network(request["net"], input_message_bits=9, reset_interval=timesteps, reset_offset=lag)
@@ -82,42 +85,46 @@ def run(request: dict[str, Any], report: Report) -> None:
         source = Source(shape=network.inp.shape, path=request["messages"], timesteps=timesteps)
         source.out.connect(network.inp)
         process_names[source.id] = "source"
-    layers: list[dict[str, Any]] = []
+    fast = request["kernels"] == "fast"
+    layers: list[Layer] = []
     for index, (name, block) in enumerate(zip(names, network.layers, strict=True)):
         readout = index == len(names) - 1
         port = block.synapse.a_out if readout else block.neuron.s_out
-        sums = directory / f"{index}.sums"
-        frames = directory / f"{index}.frames" if request["record"] and not readout else None
-        # Frame j leaves the source at step j + 1 and layer l (from 1) handles it at j + 1 + l; biases are there at once.
-        recorder = Recorder(
-            shape=port.shape, first=index + 1 + lag, timesteps=timesteps, samples=samples, sums=sums, frames=frames
+        layer = Layer(
+            name=name,
+            index=index,
+            shape=tuple(int(extent) for extent in port.shape),
+            kind="sums" if readout else "spikes" if request["record"] else "counts",
+            # Frame j leaves the source at step j + 1 and layer l (from 1) handles it at j + 1 + l; biases are there at once.
+            first=index + 1 + lag,
+            timesteps=timesteps,
+            samples=samples,
+            directory=str(directory),
         )
-        port.connect(recorder.inp)
-        kind = "conv" if len(port.shape) == 3 else "dense"
-        process_names |= {block.neuron.id: f"{name} neurons", recorder.id: f"{name} recorder"}
+        layers.append(layer)
+        if fast:
+            block.neuron.proc_params["record"] = layer
+        else:
+            recorder = Recorder(layer)
+            port.connect(recorder.inp)
+            process_names[recorder.id] = f"{name} recorder"
+        process_names[block.neuron.id] = f"{name} neurons"
         if index or not driven:
-            process_names[block.synapse.id] = f"{name} {kind}"
-        layers.append(
-            {
-                "name": name,
-                "shape": [int(extent) for extent in port.shape],
-                "sums": str(sums),
-                "frames": frames and str(frames),
-            }
-        )
-    if len(layers[-1]["shape"]) != 1:
+            process_names[block.synapse.id] = f"{name} {'conv' if len(port.shape) == 3 else 'dense'}"
+    if len(layers[-1].shape) != 1:
         raise RefusedError(f"the last layer of {request['net']} is no dense layer, so it has no logits")
-    fast = request["kernels"] == "fast"
-    report("started", limit_s=time_limit_s(network, samples * timesteps + len(layers), fast=fast))
+    describe(directory, layers, bias)
+    report("started", limit_s=_allowed_s(_expected_s(network, fast=fast), timesteps + len(layers)))
     _watch(process_names, report)
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=FAST if fast else None)
-    run_steps = functools.partial(_run_steps, network, config)
-    if driven:
-        _drive(network, run_steps, report, np.load(request["messages"], mmap_mode="r"), timesteps=timesteps)
-    else:
-        _step(run_steps, report, samples=samples, timesteps=timesteps, depth=len(layers))
+    _stream(
+        functools.partial(_run_steps, network, config),
+        functools.partial(_drive, network.layers[0], messages) if driven else None,
+        layers,
+        report,
+        depth=len(layers) - 1 + lag,
+    )
     network.stop()
-    (directory / "result.json").write_text(json.dumps({"layers": layers, "bias": bias}))
     report("done")
 
 
@@ -158,8 +165,8 @@ def _bias(network: Any) -> list[int]:
     return [int(value) for value in last["bias"].reshape(-1)] if "bias" in last.keys() else []  # noqa: SIM118  no dict
 
 
-def time_limit_s(network: Any, steps: int, *, fast: bool) -> float:
-    """Return ten times the time that a slow machine is expected to take, and two minutes.
+def _expected_s(network: Any, *, fast: bool) -> float:
+    """Return the time that a step is expected to take on a slow machine.
 
     Source: measured on one core: stock Conv takes 30 us a pair of channels and 15 ns a product, matrix products 2 ns;
     a Lava process needs 1 ms a step.
@@ -177,43 +184,59 @@ def time_limit_s(network: Any, steps: int, *, fast: bool) -> float:
             kernels, *kernel, channels = synapse.weight.shape
             products = out * int(np.prod(kernel)) * channels
             seconds += 2e-9 * products if fast else 30e-6 * kernels * channels + 15e-9 * products
-    return 120.0 + 10.0 * steps * seconds
+    return seconds
+
+
+def _allowed_s(step_s: float, steps: int) -> float:
+    """Return how long some steps may take before the run counts as hung: two minutes, and ten times the time expected."""
+    return 120.0 + 10.0 * step_s * steps
 
 
 def _run_steps(network: Any, config: Any, steps: int) -> None:
     network.run(RunSteps(num_steps=steps), run_cfg=config, compile_config=_COMPILE)
 
 
-def _drive(network: Any, run_steps: Callable[[int], None], report: Report, biases: Any, *, timesteps: int) -> None:
-    """Set the first layer's biases before each sample and run its steps, then what the last one needs to pass through.
+def _drive(block: Any, biases: Any, sample: int) -> None:
+    """Set the first layer's biases for a sample. Lava sets a variable element by element, about 30 us each."""
+    bias = block.neuron.bias_mant
+    values = biases[sample].transpose() if len(bias.shape) == 3 else biases[sample].reshape(-1)
+    if sample:
+        bias.set(np.ascontiguousarray(values, dtype=np.int32))
+    else:  # there is no runtime yet
+        bias.init = np.ascontiguousarray(values, dtype=np.int32)
 
-    Lava sets a variable element by element, about 30 us each.
+
+def _stream(
+    run_steps: Callable[[int], None],
+    feed: Callable[[int], None] | None,
+    layers: list[Layer],
+    report: Report,
+    *,
+    depth: int,
+) -> None:
+    """Run all samples back to back, S * T steps and `depth` for the last to pass through.
+
+    Pauses about twice a second, at the end of a sample, to report how many have passed through, and while too much waits to be
+    read. feed: called before each sample begins, which makes every sample a pause.
     """
-    bias = network.layers[0].neuron.bias_mant
-    for sample, each in enumerate(biases):
-        values = each.transpose() if len(bias.shape) == 3 else each.reshape(-1)
-        if sample:
-            bias.set(np.ascontiguousarray(values, dtype=np.int32))
-        else:  # there is no runtime yet
-            bias.init = np.ascontiguousarray(values, dtype=np.int32)
-        run_steps(timesteps)
-        report("progress", done=sample)
-    run_steps(len(network.layers) - 1)
-    report("progress", done=len(biases))
-
-
-def _step(run_steps: Callable[[int], None], report: Report, *, samples: int, timesteps: int, depth: int) -> None:
-    """Run all steps, pausing about twice a second, at the end of a sample, to report how many are done."""
-    done, at_once = 0, 1
-    while done < samples:
+    samples, timesteps, readout = layers[-1].samples, layers[-1].timesteps, layers[-1]
+    ahead = max(1, _AHEAD_BYTES // sum(layer.n_bytes for layer in layers))
+    begun, at_once = 0, 1
+    while begun < samples:
+        while readout.path(begun - ahead).exists():
+            time.sleep(_POLL_S)
+        if feed:
+            feed(begun)
+        count = min(at_once, samples - begun)
+        steps = count * timesteps + (depth if begun + count == samples else 0)
         began = time.monotonic()
-        count = min(at_once, samples - done)
-        steps = count * timesteps + (depth if done == 0 else 0)
         run_steps(steps)
-        if done:  # the first chunk also builds
-            at_once = max(1, int(_CHUNK_S * count / (time.monotonic() - began)))
-        done += count
-        report("progress", done=done)
+        step_s = (time.monotonic() - began) / steps
+        if begun and not feed:  # the first chunk also builds
+            at_once = min(ahead, max(1, int(_CHUNK_S / (step_s * timesteps))))
+        begun += count
+        done = samples if begun == samples else max(0, (begun * timesteps - depth) // timesteps)
+        report("progress", done=done, limit_s=_allowed_s(step_s, at_once * timesteps + depth))
 
 
 def _watch(names: dict[int, str], report: Report) -> None:
