@@ -1,6 +1,6 @@
 """The second half of the main path: a trained model becomes a folder that runs on Lava, proven to be what was trained.
 
-`export` fills the folder, `open_folder` reads it back and trusts nothing in it, `simulate` and `verify` run it.
+`export` fills the folder, `open_folder` reads it back and trusts nothing in it; `proof` runs it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import dataclasses
 import hashlib
 import io
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toolchain import __version__, assess, check, mapping, report, simulate, store
+from toolchain import __version__, assess, check, mapping, report, store
 from toolchain import export as netx
 from toolchain import profile as profiles
 from toolchain.errors import FormatError, UnsupportedError
@@ -283,113 +282,6 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_samples(
-    folder: Folder,
-    *,
-    backend: str,
-    samples: int | None,
-    kernels: str,
-    progress: Progress | None = None,
-    session: simulate.Session | None = None,
-) -> Trace:
-    """Return what the first `samples` of a folder do on the emulator or on Lava, every spike recorded.
-
-    session: a running Lava; by default one is started and ended.
-    """
-    from toolchain import emulate
-
-    images = folder.images[: _enough(folder, samples)]
-    network = folder.deployment.network
-    if backend == "emulator":
-        return emulate.Emulator(network).run(images, record=True, progress=progress)
-    with nullcontext(session) if session else simulate.Session() as lava:
-        return lava.run(
-            folder.path / "network.net",
-            _fed(network, images)[1],
-            timesteps=network.timesteps,
-            kernels="fast" if kernels == "fast" else "stock",
-            layers=[layer.name for layer in network.layers],
-            progress=progress,
-        )
-
-
-def simulate_folder(
-    path: Path, *, backend: str, samples: int | None, kernels: str, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Return classes and logits of the samples of an exported folder."""
-    folder = open_folder(path)
-    trace = run_samples(folder, backend=backend, samples=samples, kernels=kernels, progress=progress)
-    labels = folder.labels[: trace.n_samples]
-    return {
-        "backend": trace.backend,
-        "samples": trace.n_samples,
-        "correct": int((trace.classes() == labels).sum()),
-        "labels": labels.tolist(),
-        "classes": trace.classes().tolist(),
-        "logits": trace.logits.tolist(),
-        "layers": [
-            {"name": name, "spikes": int(counts.sum())} for name, counts in zip(trace.layers, trace.counts, strict=True)
-        ],
-    }
-
-
-def verify(
-    path: Path,
-    *,
-    samples: int | None = None,
-    kernels: str = "stock",
-    allow_silent: bool = False,
-    progress: Progress | None = None,
-    session: simulate.Session | None = None,
-) -> dict[str, Any]:
-    """Return the comparison of the emulator with Lava in every layer, step and neuron of an exported folder."""
-    folder = open_folder(path)
-    lava = run_samples(folder, backend="lava", samples=samples, kernels=kernels, progress=progress, session=session)
-    emulated = run_samples(folder, backend="emulator", samples=samples, kernels=kernels)
-    return compare(emulated, lava, kernels=kernels, allow_silent=allow_silent, expected=folder.logits)
-
-
-def compare(
-    emulated: Trace, lava: Trace, *, kernels: str, allow_silent: bool, expected: npt.NDArray[np.int64] | None = None
-) -> dict[str, Any]:
-    """Return where two recorded traces differ, and whether that, or a layer that never or always spikes, is a failure."""
-    layers: list[dict[str, Any]] = []
-    for name, ours, theirs in zip(emulated.layers, emulated.spikes or (), lava.spikes or (), strict=True):
-        mismatches = int(np.count_nonzero(ours != theirs)) if ours.shape == theirs.shape else int(ours.size)
-        layers.append({"name": name, "spikes": int(ours.sum()), "rate": float(ours.mean()), "mismatches": mismatches})
-    logits_identical = bool(np.array_equal(emulated.logits, lava.logits))
-    if expected is not None:
-        logits_identical &= bool(np.array_equal(emulated.logits, expected[: emulated.n_samples]))
-    differing = [layer["name"] for layer in layers if layer["mismatches"]]
-    extreme = [layer["name"] for layer in layers if layer["rate"] in {0.0, 1.0}]
-    reason = ""
-    if differing:
-        reason = f"spikes differ, first in layer {differing[0]}"
-    elif not logits_identical:
-        reason = "logits differ"
-    elif extreme and not allow_silent:
-        reason = f"never or always spiking: {', '.join(extreme)}. Identical, but nothing to compare; --allow-silent accepts it"
-    identical = logits_identical and not differing
-    return {
-        "identical": identical,
-        "passed": not reason,
-        "reason": reason,
-        "samples": emulated.n_samples,
-        "kernels": kernels,
-        "backends": [emulated.backend, lava.backend],
-        "logits_identical": logits_identical,
-        "layers": layers,
-    }
-
-
-def _enough(folder: Folder, samples: int | None) -> int:
-    held = len(folder.images)
-    if samples is not None and samples > held:
-        reason = f"it holds {held} samples, not {samples}; export again with --samples {samples}"
-        raise FormatError(path=str(folder.path), reason=reason)
-    return samples or held
-
-
 def _check_manifest(path: Path) -> None:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
@@ -415,14 +307,14 @@ def _samples(deployment: netx.Deployment, images: Images, labels: Any, trace: Tr
     np.savez_compressed(
         buffer,
         images=images[:count],
-        **dict([_fed(deployment.network, images[:count])]),
+        **dict([fed(deployment.network, images[:count])]),
         labels=labels[:count].astype(np.int64),
         logits=trace.logits[:count],
     )
     return buffer.getvalue()
 
 
-def _fed(network: Network, images: Images) -> tuple[str, npt.NDArray[np.int16]]:
+def fed(network: Network, images: Images) -> tuple[str, npt.NDArray[np.int16]]:
     """Return what the chip is fed with and its name: messages, or the biases the host sets."""
     from toolchain import emulate
 

@@ -348,6 +348,7 @@ VERDICT = {
     "passed": False,
     "reason": "spikes differ, first in layer conv2",
     "samples": 1,
+    "asked": 1,
     "kernels": "stock",
     "backends": ["emulator (cpu)", "lava (stock kernels)"],
     "logits_identical": True,
@@ -357,7 +358,7 @@ VERDICT = {
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_mismatch_exits_1_with_its_verdict_on_stdout_and_its_reason_on_stderr(run, exported, monkeypatch, as_json):
-    monkeypatch.setattr("toolchain.deployment.verify", lambda *_args, **_options: VERDICT)
+    monkeypatch.setattr("toolchain.proof.verify", lambda *_args, **_options: VERDICT)
     answer = run("verify", exported, *(["--json"] if as_json else []))
     assert answer.code == 1
     assert answer.err == "rsnn-deploy: verify: spikes differ, first in layer conv2\n"
@@ -366,6 +367,14 @@ def test_a_mismatch_exits_1_with_its_verdict_on_stdout_and_its_reason_on_stderr(
     else:
         assert "conv2" in answer.out
         assert "identical" not in answer.out
+
+
+def test_an_interrupted_verdict_exits_130_and_says_how_far_it_came(run, exported, monkeypatch):
+    good = {**VERDICT, "identical": True, "passed": True, "asked": 3, "layers": []}
+    monkeypatch.setattr("toolchain.proof.verify", lambda *_args, **_options: good)
+    answer = run("verify", exported, "--json")
+    assert (answer.code, answer.json) == (130, good)
+    assert answer.err == "rsnn-deploy: interrupted after 1 of 3 samples\n"
 
 
 @pytest.mark.parametrize("command", ["simulate", "verify"])

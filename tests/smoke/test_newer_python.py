@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from toolchain import deployment
+from toolchain import deployment, proof
 from toolchain.deployment import Settings
 
 pytestmark = pytest.mark.slow
@@ -95,7 +95,7 @@ def test_a_shipped_model_is_exported_there(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mapping"]["n_chips"] == 1
     folder = deployment.open_folder(tmp_path / "out")
-    result = deployment.simulate_folder(tmp_path / "out", backend="emulator", samples=None, kernels="stock")
+    result = proof.simulate_folder(tmp_path / "out", backend="emulator", samples=None, kernels="stock")
     assert result["logits"] == folder.logits.tolist()
 
 

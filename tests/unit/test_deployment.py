@@ -1,21 +1,19 @@
-"""The folder of a deployment: its report speaks of its network, its emulation gives its logits, `compare` finds what differs."""
+"""The folder of a deployment: its report speaks of its network, its emulation gives its logits."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 
 import h5py
 import numpy as np
 import pytest
 import tiny
 
-from toolchain import deployment, profile, store
+from toolchain import deployment, profile, proof, store
 from toolchain.deployment import Settings
 from toolchain.emulate import reference
 from toolchain.errors import FormatError
-from toolchain.trace import Trace
 
 SAMPLES = 6
 
@@ -86,7 +84,7 @@ def test_the_logits_of_the_samples_are_the_specifications(exported, network):
 
 def test_simulating_on_the_emulator_gives_the_logits_of_the_samples(exported):
     folder = deployment.open_folder(exported[0])
-    result = deployment.simulate_folder(exported[0], backend="emulator", samples=None, kernels="stock")
+    result = proof.simulate_folder(exported[0], backend="emulator", samples=None, kernels="stock")
     assert result["logits"] == folder.logits.tolist()
     assert result["classes"] == folder.logits.argmax(axis=1).tolist()
     assert result["labels"] == folder.labels.tolist()
@@ -95,13 +93,13 @@ def test_simulating_on_the_emulator_gives_the_logits_of_the_samples(exported):
 
 
 def test_fewer_samples_are_the_first(exported):
-    result = deployment.simulate_folder(exported[0], backend="emulator", samples=2, kernels="stock")
+    result = proof.simulate_folder(exported[0], backend="emulator", samples=2, kernels="stock")
     assert result["logits"] == deployment.open_folder(exported[0]).logits[:2].tolist()
 
 
 def test_progress_is_told_how_many_samples_are_done(exported):
     done = []
-    deployment.simulate_folder(exported[0], backend="emulator", samples=None, kernels="stock", progress=done.append)
+    proof.simulate_folder(exported[0], backend="emulator", samples=None, kernels="stock", progress=done.append)
     assert done[-1] == SAMPLES
     assert done == sorted(set(done))
 
@@ -242,138 +240,6 @@ def test_the_settings_of_an_export_are_those_of_its_network(model, tmp_path, bit
     assert {layer.weight_bits for layer in network.chain} == {bits}
     assert max(int(np.abs(layer.weight).max()) for layer in network.chain) <= 1 << (bits - 1)
     assert {layer.neuron.theta.ndim for layer in network.layers} == {0 if theta == "layer" else 1}
-
-
-def trace(*spikes: object, logits=((3, -2),), backend="by hand"):
-    """A trace of hidden layers, given their spikes: each (S, T, C, H, W)."""
-    arrays = tuple(np.asarray(layer, dtype=np.bool_) for layer in spikes)
-    return Trace(
-        backend=backend,
-        layers=tuple(f"layer{index}" for index in range(len(arrays))),
-        logits=np.asarray(logits, dtype=np.int64),
-        counts=tuple(layer.sum(axis=1, dtype=np.int32) for layer in arrays),
-        spikes=arrays,
-    )
-
-
-CHESS = (np.indices((1, 4, 2, 3, 3)).sum(axis=0) % 2).astype(bool)
-
-
-def flipped(*places: tuple[int, ...]):
-    spikes = CHESS.copy()
-    for place in places:
-        spikes[place] ^= True
-    return spikes
-
-
-def test_equal_traces_are_identical():
-    verdict = deployment.compare(trace(CHESS, CHESS), trace(CHESS, CHESS), kernels="fast", allow_silent=False)
-    assert verdict["identical"] is True
-    assert verdict["passed"] is True
-    assert verdict["reason"] == ""
-    assert verdict["kernels"] == "fast"
-    assert verdict["logits_identical"] is True
-    assert verdict["layers"] == [
-        {"name": f"layer{index}", "spikes": 36, "rate": 0.5, "mismatches": 0} for index in range(2)
-    ]
-
-
-def test_a_single_planted_spike_is_found_in_its_layer():
-    planted = trace(CHESS, flipped((0, 3, 1, 2, 2)))
-    verdict = deployment.compare(trace(CHESS, CHESS), planted, kernels="stock", allow_silent=True)
-    assert verdict["identical"] is False
-    assert verdict["passed"] is False
-    assert verdict["logits_identical"] is True
-    assert [layer["mismatches"] for layer in verdict["layers"]] == [0, 1]
-    assert verdict["reason"] == "spikes differ, first in layer layer1"
-
-
-def test_every_planted_spike_is_counted():
-    planted = trace(flipped((0, 0, 0, 0, 0), (0, 1, 1, 1, 1)), flipped((0, 2, 0, 0, 1)))
-    verdict = deployment.compare(trace(CHESS, CHESS), planted, kernels="stock", allow_silent=False)
-    assert [layer["mismatches"] for layer in verdict["layers"]] == [2, 1]
-    assert verdict["reason"] == "spikes differ, first in layer layer0"
-
-
-def test_spikes_in_other_steps_differ_though_their_counts_do_not():
-    early, late = np.zeros_like(CHESS), np.zeros_like(CHESS)
-    early[:, 0], late[:, 1] = True, True
-    verdict = deployment.compare(trace(early), trace(late), kernels="stock", allow_silent=False)
-    assert np.array_equal(trace(early).counts[0], trace(late).counts[0])
-    assert verdict["layers"][0]["mismatches"] == 36
-
-
-def test_other_logits_differ_though_no_spike_does():
-    verdict = deployment.compare(trace(CHESS), trace(CHESS, logits=((3, -1),)), kernels="stock", allow_silent=False)
-    assert (verdict["identical"], verdict["logits_identical"], verdict["passed"]) == (False, False, False)
-    assert verdict["reason"] == "logits differ"
-
-
-def test_logits_must_be_those_that_were_written_too():
-    expected = np.array([[3, -3], [0, 0]])
-    verdict = deployment.compare(trace(CHESS), trace(CHESS), kernels="stock", allow_silent=False, expected=expected)
-    assert (verdict["identical"], verdict["logits_identical"]) == (False, False)
-    expected = np.array([[3, -2], [0, 0]])
-    verdict = deployment.compare(trace(CHESS), trace(CHESS), kernels="stock", allow_silent=False, expected=expected)
-    assert (verdict["identical"], verdict["logits_identical"]) == (True, True)
-
-
-@pytest.mark.parametrize("always", [False, True])
-def test_a_layer_that_never_or_always_spikes_fails_unless_it_is_allowed(always):
-    extreme = np.full_like(CHESS, always)
-    verdict = deployment.compare(trace(CHESS, extreme), trace(CHESS, extreme), kernels="stock", allow_silent=False)
-    assert (verdict["identical"], verdict["passed"]) == (True, False)
-    assert verdict["reason"] == (
-        "never or always spiking: layer1. Identical, but nothing to compare; --allow-silent accepts it"
-    )
-    verdict = deployment.compare(trace(CHESS, extreme), trace(CHESS, extreme), kernels="stock", allow_silent=True)
-    assert (verdict["identical"], verdict["passed"], verdict["reason"]) == (True, True, "")
-
-
-def test_traces_of_other_shapes_differ_in_every_neuron():
-    verdict = deployment.compare(trace(CHESS), trace(CHESS[:, :3]), kernels="stock", allow_silent=False)
-    assert verdict["layers"][0]["mismatches"] == CHESS.size
-
-
-def test_traces_of_other_layers_are_no_comparison():
-    with pytest.raises(ValueError, match="zip"):
-        deployment.compare(trace(CHESS, CHESS), trace(CHESS), kernels="stock", allow_silent=False)
-
-
-def test_verify_compares_what_the_emulator_and_lava_gave(exported, monkeypatch):
-    """Lava stands aside here: its trace is the emulator's with one spike changed."""
-    real, asked = deployment.run_samples, []
-
-    def run(folder, *, backend, **options):
-        asked.append((backend, options["samples"], options["kernels"]))
-        found = real(folder, backend="emulator", samples=options["samples"], kernels=options["kernels"])
-        if backend == "emulator":
-            return found
-        spikes = [layer.copy() for layer in found.spikes]
-        spikes[1][0, 0, 0, 0, 0] ^= True
-        return dataclasses.replace(found, spikes=tuple(spikes), backend="lava (fast kernels)")
-
-    monkeypatch.setattr(deployment, "run_samples", run)
-    verdict = deployment.verify(exported[0], samples=3, kernels="fast")
-    assert sorted(asked) == [("emulator", 3, "fast"), ("lava", 3, "fast")]
-    assert [layer["mismatches"] for layer in verdict["layers"]] == [0, 1]
-    assert verdict["backends"] == ["emulator (cpu)", "lava (fast kernels)"]
-    assert verdict["reason"] == "spikes differ, first in layer conv2"
-
-
-def test_verify_notices_that_the_logits_written_are_not_the_networks(exported, tmp_path, monkeypatch):
-    """As where the samples were written by another version of the emulator."""
-    folder = deployment.open_folder(shutil.copytree(exported[0], tmp_path / "copy"))
-    other = dataclasses.replace(folder, logits=folder.logits + 1)
-    real = deployment.run_samples
-    monkeypatch.setattr(deployment, "open_folder", lambda _path: other)
-    monkeypatch.setattr(
-        deployment,
-        "run_samples",
-        lambda held, *, samples, kernels, **_: real(held, backend="emulator", samples=samples, kernels=kernels),
-    )
-    verdict = deployment.verify(tmp_path / "copy")
-    assert (verdict["logits_identical"], verdict["reason"]) == (False, "logits differ")
 
 
 @pytest.mark.parametrize(

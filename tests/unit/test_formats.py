@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from toolchain import deployment, ir, placement, store
+from toolchain import deployment, ir, placement, proof, store
 from toolchain.deployment import Settings
 from toolchain.emulate import reference
 from toolchain.trace import Trace
@@ -240,7 +240,7 @@ def test_every_section_of_a_report_is_documented(report):
 def test_a_verdict_has_the_documented_keys(out):
     folder = deployment.open_folder(out)
     trace = reference.run(folder.deployment.network, folder.images, record=True)
-    verdict = deployment.compare(trace, trace, kernels="stock", allow_silent=False)
+    verdict = proof.compare(trace, trace, kernels="stock", allow_silent=False)
     documented = [name for first, _ in rows("`verify --json`") for name in names(first)]
     assert sorted(documented) == sorted(verdict)
     assert set(verdict["layers"][0]) == {"name", "spikes", "rate", "mismatches"}

@@ -16,7 +16,7 @@ PACKAGE = Path(toolchain.__file__).parent
 VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
 FLOAT_SIDE = {"data", "nets", "spiking", "attacks", "train", "prune", "percentiles", "convert", "finetune", "quantize"}
 CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "memory", "neurobench", "report"}
-ABOVE = {"pipeline", "deployment", "assess", "evaluate", "start"}
+ABOVE = {"pipeline", "proof", "deployment", "assess", "evaluate", "start"}
 TOP = {"cli", "show", "progress"}
 ALONE = {"run_lava"}
 """Copied into exported folders, where there is no toolchain."""

@@ -12,13 +12,11 @@ import click
 
 from toolchain import __version__
 from toolchain.cli import deploying, profiles, training
-from toolchain.cli.common import say_no
+from toolchain.cli.common import INTERRUPTED, say_no
 from toolchain.errors import ToolchainError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

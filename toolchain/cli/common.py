@@ -13,6 +13,9 @@ from toolchain.errors import MismatchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+INTERRUPTED = 130
+"""Exit code, as of a shell, of what Ctrl-C ended"""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 profile_option = click.option(
     "--profile", required=True, metavar="PROFILE", help="Name of a shipped profile, or a .toml file."
@@ -25,7 +28,7 @@ kernels_option = click.option(
     type=click.Choice(["stock", "fast"]),
     default="stock",
     show_default=True,
-    help="Lava's own convolution, or ours in its place.",
+    help="Lava's own process models, or ours in their place: the same integers, sooner.",
 )
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -108,3 +111,10 @@ def require(verdict: dict[str, Any]) -> None:
     if not verdict["passed"]:
         say_no(str(MismatchError(where="verify", reason=verdict["reason"])))
         click.get_current_context().exit(MismatchError.exit_code)
+
+
+def require_all(result: dict[str, Any]) -> None:
+    """The exit code is that of an interrupt where fewer samples are done, which stdout has already, than were asked for."""
+    if result["samples"] < result["asked"]:
+        say_no(f"interrupted after {result['samples']} of {result['asked']} samples")
+        click.get_current_context().exit(INTERRUPTED)

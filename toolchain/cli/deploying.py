@@ -15,6 +15,7 @@ from toolchain.cli.common import (
     progress,
     quantization_options,
     require,
+    require_all,
     samples_option,
     say,
     show_result,
@@ -46,7 +47,7 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
     Exports digits-cnn for loihi2, runs it on Lava, compares every spike with the emulator, and prints the report. Offline;
     needs Lava, so Python 3.10.
     """
-    from toolchain import deployment, report, resources, simulate
+    from toolchain import deployment, proof, report, resources, simulate
 
     model = resources.model_path("digits-cnn.pt")
     # Lava takes ten seconds to import: it does so while the model is being quantized.
@@ -55,10 +56,11 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
         made = deployment.export(model, deployment.Settings(profile="loihi2", samples=samples), out, log=say)
         say(f"2/3 run {samples} test images on Lava (stock kernels) and compare every spike with the emulator")
         with progress("Lava", samples) as advance:
-            verdict = deployment.verify(out, kernels="stock", progress=advance, session=lava)
+            verdict = proof.verify(out, kernels="stock", progress=advance, session=lava)
     say("3/3 report")
     show_result({"verify": verdict, "report": made}, as_json, lambda: _show_demo(verdict, made, out, report.render))
     require(verdict)
+    require_all(verdict)
 
 
 @click.command()
@@ -152,13 +154,14 @@ def check(
 def simulate(folder: Path, backend: str, samples: int | None, kernels: str, as_json: bool) -> None:
     """Run the samples of an exported DIR.
 
-    Prints the class and the logits of each.
+    Prints the class and the logits of each. An interrupt prints those that are done; exit code 130.
     """
-    from toolchain import deployment, show
+    from toolchain import proof, show
 
     with progress(backend, samples) as advance:
-        result = deployment.simulate_folder(folder, backend=backend, samples=samples, kernels=kernels, progress=advance)
+        result = proof.simulate_folder(folder, backend=backend, samples=samples, kernels=kernels, progress=advance)
     show_result(result, as_json, lambda: show.simulation(result))
+    require_all(result)
 
 
 @click.command()
@@ -170,16 +173,16 @@ def simulate(folder: Path, backend: str, samples: int | None, kernels: str, as_j
 def verify(folder: Path, samples: int | None, kernels: str, allow_silent: bool, as_json: bool) -> None:
     """Prove an exported DIR on Lava, spike for spike.
 
-    Compares the emulator with Lava in every layer, step and neuron; exit code 1 where they differ.
+    Compares the emulator with Lava in every layer, step and neuron; exit code 1 where they differ. An interrupt prints the
+    verdict on the samples that are done; exit code 130 where it is good.
     """
-    from toolchain import deployment, show
+    from toolchain import proof, show
 
     with progress("Lava", samples) as advance:
-        verdict = deployment.verify(
-            folder, samples=samples, kernels=kernels, allow_silent=allow_silent, progress=advance
-        )
+        verdict = proof.verify(folder, samples=samples, kernels=kernels, allow_silent=allow_silent, progress=advance)
     show_result(verdict, as_json, lambda: show.verdict(verdict))
     require(verdict)
+    require_all(verdict)
 
 
 @click.command()
