@@ -139,29 +139,30 @@ class _Fire(torch.autograd.Function):
             torch.add(v, x[t], out=u[t])
             torch.ge(u[t], v_th, out=spikes[t])
             torch.addcmul(u[t], u[t], spikes[t], value=-1, out=v)  # exact: u - u * o is u or 0
-        ctx.save_for_backward(u, spikes, v_th)
+        ctx.save_for_backward(u, v_th)
         ctx.layer = layer
         return spikes
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (g_o,) = gradients
-        u, spikes, v_th = ctx.saved_tensors
+        u, v_th = ctx.saved_tensors
         kind = ctx.layer.surrogate
         if isinstance(kind, Bptr):
-            return g_o * (spikes.sum(dim=0) > 0), None, None
+            return g_o * (u >= v_th).any(dim=0), None, None
         if isinstance(kind, RateGradient):
             # What came in was reset away, or is in the last membrane.
-            mean = (u[-1] + (u[:-1] * spikes[:-1]).sum(dim=0)) / len(u)
+            mean = (u[-1] + (u[:-1] * (u[:-1] >= v_th)).sum(dim=0)) / len(u)
             return g_o * ((mean >= 0) & (mean <= 2 * v_th)) / (2 * v_th), None, None
-        q = derivative(kind, u - v_th)
-        g_x = torch.empty_like(u)
-        g_v = torch.zeros_like(u[0])
-        for t in range(u.shape[0] - 1, -1, -1):
-            q[t] *= torch.addcmul(g_o[t], g_v, u[t], value=-1)
-            torch.addcmul(q[t], g_v, 1 - spikes[t], out=g_x[t])
+        g_x, g_v_th = torch.empty_like(u), torch.zeros_like(v_th)
+        g_v, d, other = (torch.zeros_like(u[0]) for _ in range(3))
+        for t in range(u.shape[0] - 1, -1, -1):  # everything of one step, which a cache can hold, before the next
+            q = derivative(kind, torch.sub(u[t], v_th, out=d))
+            q *= torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
+            g_v_th -= q.sum()
+            torch.addcmul(q, g_v, torch.lt(u[t], v_th, out=other), out=g_x[t])
             g_v = g_x[t]
-        return g_x, -q.sum(), None
+        return g_x, g_v_th, None
 
 
 class IF(nn.Module):
