@@ -87,6 +87,9 @@ def corners() -> dict[str, Case]:
     odd_weight[:, 15, 5, 5] = 65_795 - 518 * 127, 65_797 - 518 * 127
     wide_weight = np.full((3, 1600), 127)
     wide_weight[1], wide_weight[2, ::2] = -128, -128
+    # 1,024 * -128 = -2^17, and 1,032 * 127 + 8 = 2^17.
+    limits = np.repeat([[-128], [127], [127]], 1033, axis=1)
+    limits[0, 1024:], limits[1, -1], limits[2, -1] = 0, 8, 7
     negative_weight = -(1 + np.arange(48).reshape(3, 16) % 100)
     return {
         "a current past 32 bits, by its leak": _alone(
@@ -94,6 +97,11 @@ def corners() -> dict[str, Case]:
         ),
         "a drive past 32 bits": _alone(wide_weight, (1, 40, 40), theta=THETA_MAX, bias=[0, 0, 5], timesteps=3),
         "odd sums past 24 bits": _alone(odd_weight, (16, 6, 6), theta=[509, 1_020], bias=[0, 0], timesteps=2),
+        "sums of more than 16 bits": _crowd(np.repeat([[127], [-128], [64]], 300, axis=1), 300, theta=38_100, pool=1),
+        "sums of more than 16 bits by a pool": _crowd(
+            np.repeat([[127], [-128], [64]], 70, axis=1), 70, theta=35_560, pool=2
+        ),
+        "a drive of 2^17 and its neighbours, between layers": _crowd(limits, 1033, theta=THETA_MAX, pool=1),
         "decays whose last bit decides": _alone(
             np.array([[-3], [-2], [-1], [1], [2], [3]] * 8),
             (1, 1, 1),
@@ -120,6 +128,18 @@ def _alone(weight: Ints, shape: Shape, *, theta: Any, bias: Sequence[int], times
     network_input = Input(shape=shape, offset=np.zeros(shape[0], dtype=int))
     images = np.stack([np.full(shape, level, dtype=np.uint8) for level in (255, 200, 1)])
     return Case(Network(input=network_input, layers=(layer,), readout=readout, timesteps=timesteps), images)
+
+
+def _crowd(weight: Ints, size: int, *, theta: int, pool: int) -> Case:
+    """Return `size` channels that spike at every step on white, and neurons that add their spikes. Shapes: weight (neurons, size)."""
+    ones, quiet = np.ones((size, 1, 1, 1), dtype=int), np.zeros(size, dtype=int)
+    first = Conv(name="crowd", weight=ones, neuron=Neuron(theta=np.array(200), bias=quiet))
+    neuron = Neuron(theta=np.array(theta), bias=np.zeros(len(weight), dtype=int))
+    second = Conv(name="sum", weight=weight[:, :, None, None], neuron=neuron, pool=pool)
+    readout = Readout(name="logits", weight=np.array([[3, -2, 1]]), bias=np.array([7]))
+    images = np.stack([np.full((1, pool, pool), level, dtype=np.uint8) for level in (255, 200, 90)])
+    network_input = Input(shape=(1, pool, pool), offset=np.array([0]))
+    return Case(Network(input=network_input, layers=(first, second), readout=readout, timesteps=5), images)
 
 
 def deployed(network: Network) -> Deployment:

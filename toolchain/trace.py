@@ -17,9 +17,11 @@ class Trace:
 
     Shapes, for S samples, T steps and hidden layers of shape (C, H, W): logits int64 (S, classes), sums over T;
     counts[l] int32 (S, C, H, W), spikes of each neuron over T; spikes[l] bool (S, T, C, H, W), only where recorded;
-    step_spikes int64 (layers, T), spikes of a layer in each step, summed over samples; int64 (layers,), neuron-steps summed over samples, None where the backend does not count them: active, whose synaptic sum
-    plus bias was not zero; wraps, in which u wrapped; saturations, in which v saturated at its lower end (at the upper end it
-    spikes all the same, so that nothing is lost).
+    int64 (layers, T), in each step, summed over samples, None where the backend does not count them: step_spikes; neuron-steps active,
+    whose synaptic sum plus bias was not zero; wraps, in which u wrapped; saturations, in which v saturated at its lower end (at
+    the upper end it spikes all the same, so that nothing is lost). synops int64 (layers + 1, T), synaptic operations of each hidden
+    layer and of the readout: events (spikes, or messages other than 0) times the nonzero synapses that each of them reaches; 0 where
+    the host drives the first layer by biases.
     """
 
     backend: str
@@ -31,11 +33,21 @@ class Trace:
     active: npt.NDArray[np.int64] | None = None
     wraps: npt.NDArray[np.int64] | None = None
     saturations: npt.NDArray[np.int64] | None = None
+    synops: npt.NDArray[np.int64] | None = None
 
     @property
     def n_samples(self) -> int:
         """Number of images run."""
         return int(self.logits.shape[0])
+
+    @property
+    def silent(self) -> npt.NDArray[np.int64]:
+        """Neurons of each layer that never spiked, in any sample. Shape: (layers,)."""
+        return np.array([np.count_nonzero(~counts.any(axis=0)) for counts in self.counts], dtype=np.int64)
+
+    def always_on(self, timesteps: int) -> npt.NDArray[np.int64]:
+        """Neurons of each layer that spiked at every one of T steps of every sample. Shape: (layers,)."""
+        return np.array([np.count_nonzero((counts == timesteps).all(axis=0)) for counts in self.counts], dtype=np.int64)
 
     def classes(self) -> npt.NDArray[np.int64]:
         """Predicted class of each sample: the first of the greatest logits. Shape: (S,)."""

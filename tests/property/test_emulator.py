@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import loops
 import numpy as np
 import pytest
 import scalar
 import torch
+from bench import vgg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import Case, cases, corners
 from property import mutants
-from traces import differences
+from traces import differences, expected
 
 from toolchain import emulate
-from toolchain.emulate import Emulator, batched, reference
+from toolchain.emulate import Emulator, compiled, reference, sparse, synapses
 from toolchain.errors import BackendError, ConfigError
 from toolchain.ir import THETA_MAX, Conv, Dense, Input, Network, Neuron, Readout
 from toolchain.trace import Trace
@@ -24,18 +28,92 @@ LAW = settings(
 )
 
 
+KERNELS = pytest.mark.parametrize(
+    "kernels",
+    ["torch", pytest.param("compiled", marks=pytest.mark.skipif(not compiled.available(), reason="numba is optional"))],
+)
+
+
+@KERNELS
 @LAW
 @given(case=cases())
-def test_the_emulator_is_the_reference(case: Case):
-    expected = reference.run(case.network, case.images, record=True)
-    assert differences(expected, emulate.run(case.network, case.images, record=True)) == []
+def test_the_emulator_is_the_reference(kernels, case: Case):
+    emulator = Emulator(case.network, kernels=kernels)
+    assert differences(expected(case), emulator.run(case.images, record=True)) == []
 
 
+@KERNELS
 @pytest.mark.parametrize("name", corners())
-def test_the_emulator_is_the_reference_in_the_corners(name):
+def test_the_emulator_is_the_reference_in_the_corners(name, kernels):
     case = corners()[name]
-    expected = reference.run(case.network, case.images, record=True)
-    assert differences(expected, emulate.run(case.network, case.images, record=True)) == []
+    emulator = Emulator(case.network, kernels=kernels)
+    assert differences(expected(case), emulator.run(case.images, record=True)) == []
+
+
+@KERNELS
+def test_the_loops_over_neurons_are_the_reference_on_drives_that_reach_every_limit(kernels):
+    assert list(loops.faults(emulate, kernels)) == []
+
+
+@pytest.mark.skipif(not compiled.available(), reason="numba is optional")
+@settings(LAW, max_examples=60)
+@given(case=cases())
+def test_lanes_and_frames_follow_each_other_in_any_order(case: Case):
+    emulator = Emulator(case.network, kernels="compiled")
+    emulator._layers[1::2] = [dataclasses.replace(ready, sparse=None) for ready in emulator._layers[1::2]]
+    assert differences(expected(case), emulator.run(case.images, record=True)) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@settings(LAW, max_examples=60)
+@given(case=cases())
+def test_the_emulator_is_the_reference_on_a_gpu(case: Case):
+    assert differences(expected(case), emulate.run(case.network, case.images, record=True, device="cuda")) == []
+
+
+@settings(LAW, max_examples=30)
+@given(case=cases())
+def test_without_counting_the_activity_spikes_and_logits_are_the_same(case: Case):
+    counted, plain = (emulate.Emulator(case.network).run(case.images, activity=count) for count in (True, False))
+    assert (plain.active, plain.wraps, plain.saturations, plain.step_spikes, plain.synops) == (None,) * 5
+    assert (
+        differences(
+            dataclasses.replace(counted, spikes=counted.counts), dataclasses.replace(plain, spikes=plain.counts)
+        )
+        == []
+    )
+
+
+def test_a_layer_is_run_in_lanes_only_where_that_was_measured_to_be_faster(monkeypatch):
+    network = vgg.build(16, sparsity=0.9, width=0.1, timesteps=2)
+    for faster in (True, False):
+        monkeypatch.setattr(sparse, "faster", lambda *_, faster=faster: faster)
+        in_lanes = [ready.sparse is not None for ready in Emulator(network)._layers]
+        assert in_lanes == [False, *[faster and compiled.available()] * 14, False]
+
+
+def test_a_large_layer_is_exact_by_every_loop():
+    # More neurons than a block, several images, several threads.
+    network = vgg.build(16, sparsity=0.95, width=0.1, timesteps=3)
+    shown = vgg.images(5)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        traces = [
+            Emulator(network, kernels=kernels).run(shown, record=True, batch=3) for kernels in ("torch", "compiled")
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    whole = expected(Case(network, shown))
+    assert [differences(whole, trace) for trace in traces] == [[], []]
+
+
+def test_silent_and_always_on_neurons_are_those_that_never_and_always_spiked():
+    case = corners()["a dense layer without positive weights"]
+    trace = emulate.run(case.network, case.images)
+    spikes = reference.run(case.network, case.images, record=True).spikes
+    assert trace.silent.tolist() == [int((~layer.any(axis=(0, 1))).sum()) for layer in spikes]
+    assert trace.always_on(case.network.timesteps).tolist() == [int(layer.all(axis=(0, 1)).sum()) for layer in spikes]
 
 
 @settings(LAW, max_examples=100)
@@ -58,9 +136,9 @@ def test_an_image_does_not_notice_its_neighbours(case: Case):
 @given(case=cases())
 def test_no_images_give_a_trace_of_no_samples(case: Case):
     none = case.images[:0]
-    expected, actual = (run(case.network, none, record=True) for run in (reference.run, emulate.run))
+    whole, actual = (run(case.network, none, record=True) for run in (reference.run, emulate.run))
     assert actual.n_samples == 0
-    assert differences(expected, actual) == []
+    assert differences(whole, actual) == []
 
 
 @settings(LAW, max_examples=120)
@@ -211,7 +289,7 @@ def test_odd_sums_beyond_two_to_the_24_are_exact():
     signal = network.input.encode(white(network))
     wrapped = [[[[total - (1 << 24)]]]]
     assert reference.synapses(network.layers[0], signal).tolist() == wrapped
-    assert Emulator(network)._layers[0].synapses(torch.from_numpy(signal)).tolist() == wrapped
+    assert Emulator(network)._layers[0].synapses.drive(torch.from_numpy(signal)).tolist() == wrapped
 
 
 @pytest.mark.parametrize("run", [emulate.run, reference.run])
@@ -256,22 +334,22 @@ def test_an_odd_sum_between_2_23_and_2_24_wraps_without_rounding():
     weight = np.full((1, 3, 10, 10), 127)
     weight[0, 2, 9, 9] = 126
     network = one_layer(weight, shape=(3, 10, 10))
-    ready = batched._ready(network.layers[0], network.input.shape, network, torch.device("cpu"))
-    assert ready.synapses(torch.from_numpy(network.input.encode(white(network)))).item() == 9_715_245 - (1 << 24)
+    ready = synapses.prepare(network.layers[0], network.input.shape, network, torch.device("cpu"))
+    assert ready.drive(torch.from_numpy(network.input.encode(white(network)))).item() == 9_715_245 - (1 << 24)
 
 
 def test_where_one_algorithm_does_not_add_exactly_the_next_is_taken(monkeypatch):
-    real = batched._multiply
-    monkeypatch.setattr(batched, "_multiply", lambda *given: real(*given) + 1)
+    real = synapses._multiply
+    monkeypatch.setattr(synapses, "_multiply", lambda *given: real(*given) + 1)
     network = one_layer(np.arange(-4, 5).reshape(1, 1, 3, 3), shape=(1, 4, 4))
-    ready = batched._ready(network.layers[0], network.input.shape, network, torch.device("cpu"))
-    assert ready.multiply is batched._multiply_unfolded
+    ready = synapses.prepare(network.layers[0], network.input.shape, network, torch.device("cpu"))
+    assert ready.multiply is synapses._multiply_unfolded
 
 
 def test_where_no_algorithm_adds_exactly_the_emulator_refuses_to_run(monkeypatch):
-    real = batched._multiply
-    monkeypatch.setattr(batched, "_multiply", lambda *given: real(*given) + 1)
-    monkeypatch.setattr(batched, "_multiply_unfolded", batched._multiply)
+    real = synapses._multiply
+    monkeypatch.setattr(synapses, "_multiply", lambda *given: real(*given) + 1)
+    monkeypatch.setattr(synapses, "_multiply_unfolded", synapses._multiply)
     with pytest.raises(BackendError) as refusal:
         Emulator(one_layer(np.ones((1, 4), dtype=int), shape=(1, 2, 2)))
     assert str(refusal.value) == "emulator (cpu): no convolution of this device adds hidden exactly. Run on the CPU"

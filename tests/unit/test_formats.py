@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from toolchain import deployment, ir, placement, proof, store
+from toolchain import deployment, emulate, ir, placement, proof, store
 from toolchain.deployment import Settings
 from toolchain.emulate import reference
 from toolchain.trace import Trace
@@ -112,7 +112,10 @@ def test_a_trace_has_the_documented_shapes(out, record):
     assert [(counts.dtype, counts.shape) for counts in trace.counts] == [(np.int32, (n, *shape)) for shape in hidden]
     recorded = [(spikes.dtype, spikes.shape) for spikes in trace.spikes or ()]
     assert recorded == ([(np.bool_, (n, steps, *shape)) for shape in hidden] if record else [])
-    assert trace.active.shape == trace.wraps.shape == trace.saturations.shape == (len(hidden),)
+    counted = emulate.run(network, folder.images[:2])
+    per_step = trace.active, trace.wraps, trace.saturations, counted.step_spikes
+    assert {tally.shape for tally in per_step} == {(len(hidden), network.timesteps)}
+    assert counted.synops.shape == (len(hidden) + 1, network.timesteps)
 
 
 def test_a_model_file_has_the_documented_keys(model):

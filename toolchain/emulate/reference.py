@@ -26,7 +26,7 @@ def run(network: Network, images: np.ndarray[Any, np.dtype[np.uint8]], *, record
             signal, tally = neurons(*network.driven(layer, drive))
             spikes.append(signal.astype(bool))
             tallies.append(tally)
-    active, wraps, saturations = np.array(tallies).T
+    active, wraps, saturations = np.array(tallies).transpose(2, 0, 1)
     return Trace(
         backend="reference",
         layers=tuple(layer.name for layer in network.layers),
@@ -58,11 +58,11 @@ def synapses(layer: AnyLayer, signal: Ints) -> Ints:
 
 
 def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
-    """Return spikes (0 or 1) and [active, wraps, saturations] for a drive a of shape (samples, T, C, H, W)."""
+    """Return spikes (0 or 1) and [active, wraps, saturations] of each step. Shapes: a drive a (samples, T, C, H, W)."""
     level = 64 * (neuron.theta.astype(np.int64).reshape(-1, 1, 1) - 1)
     bias = neuron.bias_map
     u = v = np.zeros_like(drive[:, 0])
-    spikes, tally = np.zeros_like(drive), np.zeros(3, dtype=np.int64)
+    spikes, tally = np.zeros_like(drive), np.zeros((drive.shape[1], 3), dtype=np.int64)
     for t in range(drive.shape[1]):
         exact = decay(u, neuron.i_decay) + 64 * drive[:, t]
         current = exact.astype(np.int32).astype(np.int64)  # Lava adds in 32 bit
@@ -70,7 +70,7 @@ def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:
         voltage = decay(v, neuron.v_decay) + u + 64 * bias
         v = np.clip(voltage, 1 - LIMIT, LIMIT - 1)
         spikes[:, t], v = v > level, np.where(v > level, 0, v)
-        tally += [np.count_nonzero(x) for x in (drive[:, t] + bias, u != exact, voltage <= -LIMIT)]
+        tally[t] = [np.count_nonzero(x) for x in (drive[:, t] + bias, u != exact, voltage <= -LIMIT)]
     return spikes, tally
 
 

@@ -160,7 +160,7 @@ def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[
         nonzero = layer.weight != 0
         stored = np.ones_like(nonzero) if stores_zeros(form) else nonzero
         updates = int(np.prod(shape)) * network.timesteps
-        active = updates if last else None if trace.active is None else int(trace.active[index]) / trace.n_samples
+        active = updates if last else None if trace.active is None else int(trace.active[index].sum()) / trace.n_samples
         spikes = sent[index]
         how = "assumed" if index == 0 and inputs else "counted"
         why = inputs if index == 0 else ""

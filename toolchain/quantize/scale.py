@@ -178,8 +178,8 @@ def _candidate(layer: Folded, scale: Floats, widths: Widths, probe: Probe) -> tu
         clipped=clipped_weights + clipped_biases,
         bounds=bounds(network, len(probe.before)),
         spikes_differing=float(np.mean(trace.spikes[-1] != probe.expected)),
-        wraps=int(trace.wraps[-1]),
-        saturations=int(trace.saturations[-1]),
+        wraps=int(trace.wraps[-1].sum()),
+        saturations=int(trace.saturations[-1].sum()),
     )
 
 

@@ -224,9 +224,9 @@ def activity(network: Network, trace: Trace) -> dict[str, Any]:
                 "spikes_per_step": None if per_step is None else (per_step[index] / trace.n_samples).tolist(),
                 "rate": total / (steps * n_neurons),
                 "silent_neurons": int((spikes.sum(axis=0, dtype=np.int64) == 0).sum()),
-                "active_share": None if trace.active is None else int(trace.active[index]) / (steps * n_neurons),
-                "wraps": None if trace.wraps is None else int(trace.wraps[index]),
-                "saturations": None if trace.saturations is None else int(trace.saturations[index]),
+                "active_share": None if trace.active is None else int(trace.active[index].sum()) / (steps * n_neurons),
+                "wraps": None if trace.wraps is None else int(trace.wraps[index].sum()),
+                "saturations": None if trace.saturations is None else int(trace.saturations[index].sum()),
             }
         )
     return {
