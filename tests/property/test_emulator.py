@@ -12,7 +12,7 @@ import torch
 from bench import vgg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Case, cases, corners
+from networks import Case, cases, corners, driven
 from property import mutants
 from traces import differences, expected
 
@@ -48,6 +48,15 @@ def test_the_emulator_is_the_reference_in_the_corners(name, kernels):
     case = corners()[name]
     emulator = Emulator(case.network, kernels=kernels)
     assert differences(expected(case), emulator.run(case.images, record=True)) == []
+
+
+@KERNELS
+@settings(LAW, max_examples=60)
+@given(case=cases())
+def test_the_emulator_is_the_reference_where_the_host_drives_the_first_layer(kernels, case: Case):
+    coded = driven(case)
+    emulator = Emulator(coded.network, kernels=kernels)
+    assert differences(expected(coded), emulator.run(coded.images, record=True)) == []
 
 
 @KERNELS
