@@ -34,8 +34,8 @@ def convert(net: Net, split: Split, recipe: Recipe) -> None:
     net.eval()
     spiking.configure(net, mode="snn", timesteps=settings.timesteps)
     order = torch.randperm(len(split), generator=stream(recipe.seed, "convert"))
-    images = pixels(split.images)[order]
-    batches = torch.split(images, settings.batch)[: settings.batches]
+    chosen = order[: settings.batch * settings.batches].numpy()
+    batches = torch.split(pixels(split.images[chosen]).to(_device(net)), settings.batch)
     batches = batches[:-1] if len(batches) > 1 and len(batches[-1]) < 2 else batches
     with torch.no_grad():
         for norm in nets.norms(net):
@@ -59,12 +59,16 @@ def estimate_statistics(net: Net, split: Split, batch: int) -> None:
         norm.momentum = None  # type: ignore[assignment]  # torch's word for a cumulative mean
         norm.train()
     with torch.no_grad():
-        for images in torch.split(pixels(split.images), batch):
+        for images in torch.split(torch.tensor(split.images), batch):
             if len(images) > 1:
-                net(images)
+                net(pixels(images).to(_device(net)))
     for norm, momentum in momenta:
         norm.momentum = momentum
     net.eval()
+
+
+def _device(net: Net) -> torch.device:
+    return next(net.parameters()).device
 
 
 def _input_of(layer: IF, net: Net, images: Tensor) -> Tensor:

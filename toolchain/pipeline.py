@@ -59,24 +59,38 @@ def run(
     Returns: the model's path, hash, sparsity and metrics of every stage, JSON-able.
     Raises: ConfigError where `out` holds another recipe's run or the data changed; FormatError.
     """
-    from toolchain import data
+    from toolchain import ranks
+
+    with ranks.joined():
+        return _run(recipe, out, until=until, reuse=reuse, show=progress or printer())
+
+
+def _run(
+    recipe: Recipe, out: Path, *, until: str | None, reuse: Sequence[Path], show: Callable[[Event], None]
+) -> dict[str, Any]:
+    from toolchain import data, ranks
 
     stages = recipe.stages
     if until is not None and until not in stages:
         raise ConfigError(where="--until", faults=(f"expected one of {', '.join(stages)}, got {until!r}",))
-    _claim(out, recipe)
+    if ranks.rank() == 0:
+        _claim(out, recipe)
     loaded = data.load(recipe.data.source, recipe.data)
     store.require_space(out, _n_bytes(recipe, loaded, missing=[s for s in stages if not _file(out, s).exists()]))
-    show = progress or printer()
     last = until or stages[-1]
     model: Model | None = None
     with _threads(recipe.threads):
         for stage in stages[: stages.index(last) + 1]:
             path = _file(out, stage)
+            ranks.wait()
             if not path.exists():
                 same = _same(stage, recipe, reuse)
-                store.save(same or _do(stage, model, data=loaded, recipe=recipe, out=out, show=show), path)
-                (out / RESUME).unlink(missing_ok=True)
+                made = same or _do(stage, model, data=loaded, recipe=recipe, out=out, show=show)
+                ranks.wait()
+                if ranks.rank() == 0:
+                    store.save(made, path)
+                    (out / RESUME).unlink(missing_ok=True)
+            ranks.wait()
             model = store.load(path)
             if changed := recipes.differences(model.recipe, recipe):
                 fault = f"made by another recipe, which differs in {', '.join(changed)}; use another --out"
@@ -99,11 +113,15 @@ def run(
 
 def printer() -> Callable[[Event], None]:
     """What shows events on stderr: one line that is rewritten on a terminal, else a line every few seconds."""
+    from toolchain import ranks
+
     terminal = sys.stderr.isatty()
     shown = 0.0
 
     def show(event: Event) -> None:
         nonlocal shown
+        if ranks.rank() > 0:
+            return
         if event.metrics is not None:
             start = "\r\033[K" if terminal else ""
             sys.stderr.write(f"{start}{event.stage}: {_summary(event.metrics)}\n")
@@ -194,7 +212,7 @@ def _do(
     stage: str, before: Model | None, *, data: Data, recipe: Recipe, out: Path, show: Callable[[Event], None]
 ) -> Model:
     """The model after a stage, resumed from its last finished epoch where there is one."""
-    from toolchain import nets, train
+    from toolchain import nets, ranks, train
 
     if before is None:
         generator = train.stream(recipe.seed, "initial weights")
@@ -202,13 +220,16 @@ def _do(
         mask: Mask = {}
     else:
         net, mask = nets.restore(before), dict(before.mask)
+    net = net.to(ranks.device())
+    mask = {name: kept.to(ranks.device()) for name, kept in mask.items()}
 
     def after(epoch: Epoch) -> None:
         table = {
             "stage": stage,
             "epoch": {field.name: getattr(epoch, field.name) for field in dataclasses.fields(epoch)},
         }
-        store.write_bytes(out / RESUME, store.dump(table))
+        if ranks.rank() == 0:
+            store.write_bytes(out / RESUME, store.dump(table))
         show(Event(stage=stage, epoch=epoch.number, n_epochs=epoch.total, loss=epoch.loss))
 
     started = time.monotonic()
@@ -216,8 +237,8 @@ def _do(
     model = store.Model(
         recipe=recipe,
         stage=stage,
-        state={name: tensor.detach() for name, tensor in net.body.state_dict().items()},
-        mask=mask,
+        state={name: tensor.detach().cpu() for name, tensor in net.body.state_dict().items()},
+        mask={name: kept.cpu() for name, kept in mask.items()},
         timesteps=recipe.timesteps,
         input_shape=data.shape,
         mean=data.mean,
@@ -309,7 +330,7 @@ def dead_channels(net: Net, split: Split) -> dict[str, int]:
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
-            net(pixels(split.images))
+            net(pixels(split.images).to(next(net.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

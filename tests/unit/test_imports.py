@@ -14,10 +14,22 @@ import toolchain
 PACKAGE = Path(toolchain.__file__).parent
 
 VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
-FLOAT_SIDE = {"data", "nets", "spiking", "attacks", "train", "prune", "percentiles", "convert", "finetune", "quantize"}
+FLOAT_SIDE = {
+    "data",
+    "nets",
+    "spiking",
+    "attacks",
+    "train",
+    "prune",
+    "percentiles",
+    "ranks",
+    "convert",
+    "finetune",
+    "quantize",
+}
 CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "memory", "neurobench", "report"}
 ABOVE = {"pipeline", "proof", "deployment", "assess", "evaluate", "start"}
-TOP = {"cli", "show", "progress"}
+TOP = {"__main__", "cli", "show", "progress"}
 ALONE = {"run_lava"}
 """Copied into exported folders, where there is no toolchain."""
 

@@ -15,7 +15,7 @@ from toolchain.attacks.ensemble import (
     strongest,
     strongest_fgsm,
 )
-from toolchain.attacks.gradient import evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd, rfgsm
+from toolchain.attacks.gradient import Randomness, Share, evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd, rfgsm
 from toolchain.attacks.square import square
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "TRUE_GRADIENT",
     "Broken",
     "Member",
+    "Randomness",
+    "Share",
     "apgd",
     "evaluating",
     "fgsm",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +22,18 @@ if TYPE_CHECKING:
 Model = Callable[[Tensor], Tensor]
 """Anything that gives images of [0, 1] their logits."""
 
-Randomness = torch.Generator | Sequence[torch.Generator]
-"""One generator for all images, or one for each."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A generator for n images in a row, of which those given are the ones from `first` on: others attack the rest."""
+
+    generator: torch.Generator
+    n: int
+    first: int
+
+
+Randomness = torch.Generator | Sequence[torch.Generator] | Share
+"""One generator for all images, one for each, or one for these and others."""
 
 STEP_FACTOR = 2.5
 """Step of PGD = STEP_FACTOR * eps / steps."""
@@ -63,9 +74,9 @@ def noise(_model: Model, images: Tensor, _labels: Tensor, *, eps: float, generat
     return project(images + eps * (2 * uniform(images, generator) - 1).sign(), images, eps)
 
 
-def kl_pgd(model: Model, images: Tensor, *, eps: float, steps: int, generator: torch.Generator) -> Tensor:
+def kl_pgd(model: Model, images: Tensor, *, eps: float, steps: int, generator: Randomness) -> Tensor:
     """Images that PGD moved to raise KL(p(x) || p(x~)), from a start at 0.001 * N(0, 1). Source: Zhang 2019 (TRADES)."""
-    start = torch.randn(images.shape, generator=generator).to(images)
+    start = normal(images, generator)
     with evaluating(model):
         with torch.no_grad():
             target = model(images).softmax(dim=1)
@@ -76,23 +87,23 @@ def kl_pgd(model: Model, images: Tensor, *, eps: float, steps: int, generator: t
     return adversarial
 
 
-def kl_rfgsm(model: Model, images: Tensor, logits: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
+def kl_rfgsm(model: Model, images: Tensor, logits: Tensor, *, eps: float, generator: Randomness) -> Tensor:
     """Images after a random step of eps / 2 and a step along the KL's gradient; `logits` are those of the clean images.
 
     Equation: x' = clamp(x + a * sign(N(0, 1))), x~ = project(x' + (eps - a) * sign(grad KL)), a = eps / 2.
     """
     half = eps / 2
-    signs = torch.randn(images.shape, generator=generator).sign().to(images)
+    signs = normal(images, generator).sign()
     with evaluating(model):
         start = (images + half * signs).clamp(0, 1)
         sign = _kl_sign(model, start, logits.detach().softmax(dim=1))
     return project(start + (eps - half) * sign, images, eps)
 
 
-def rfgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
+def rfgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float, generator: Randomness) -> Tensor:
     """Images after a random step of eps / 2 and a step along the cross entropy's gradient. Equation: as `kl_rfgsm`."""
     half = eps / 2
-    signs = torch.randn(images.shape, generator=generator).sign().to(images)
+    signs = normal(images, generator).sign()
     with evaluating(model):
         start = (images + half * signs).clamp(0, 1)
         sign = _sign(model, start, labels)
@@ -101,10 +112,23 @@ def rfgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float, generator
 
 def uniform(images: Tensor, generator: Randomness) -> Tensor:
     """Uniform numbers of [0, 1), shaped as the images, and on their device."""
-    if isinstance(generator, torch.Generator):
-        return torch.rand(images.shape, generator=generator).to(images)
-    drawn = [torch.rand(images.shape[1:], generator=one) for one in generator]
-    return torch.stack(drawn).to(images) if drawn else torch.empty_like(images)
+    return _drawn(torch.rand, images, generator)
+
+
+def normal(images: Tensor, generator: Randomness) -> Tensor:
+    """Numbers of N(0, 1), shaped as the images, and on their device."""
+    return _drawn(torch.randn, images, generator)
+
+
+def _drawn(draw: Callable[..., Tensor], images: Tensor, generator: Randomness) -> Tensor:
+    match generator:
+        case torch.Generator():
+            return draw(images.shape, generator=generator).to(images)
+        case Share(generator=one, n=n, first=first):
+            return draw((n, *images.shape[1:]), generator=one)[first : first + len(images)].to(images)
+        case _:
+            drawn = [draw(images.shape[1:], generator=one) for one in generator]
+            return torch.stack(drawn).to(images) if drawn else torch.empty_like(images)
 
 
 def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:

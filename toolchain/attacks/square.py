@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from toolchain.attacks.gradient import evaluating
+from toolchain.attacks.gradient import evaluating, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +88,4 @@ def _margin(model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
 
 def _draws(images: Tensor, generator: Randomness, n: int) -> Tensor:
     """Uniform numbers of [0, 1), n an image, on the CPU."""
-    if isinstance(generator, torch.Generator):
-        return torch.rand(len(images), n, generator=generator)
-    return torch.stack([torch.rand(n, generator=one) for one in generator])
+    return uniform(torch.empty(len(images), n), generator)

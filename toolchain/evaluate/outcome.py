@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolchain import attacks, spiking
+from toolchain import attacks, ranks, spiking
 from toolchain.attacks import ensemble
 from toolchain.errors import ConfigError
 from toolchain.evaluate.statistics import accuracy
@@ -103,7 +103,8 @@ def attacked(
 
     model: any callable from images to logits; a module with spiking neurons meets all 19 members, or those given.
     indices: of the split's images in their data set, by which their random numbers are drawn: with them an image's fate
-    depends neither on the others nor on how many there are. state: where finished units are kept and taken from.
+    depends neither on the others nor on how many there are. state: where finished units are kept and taken from. Processes
+    that torchrun started share the units.
     Raises: ConfigError for an attack that does not exist or does not suit the model.
     """
     name = canonical(attack)
@@ -112,8 +113,9 @@ def attacked(
     device = device_of(model)
     images, labels = pixels(split.images).to(device), torch.tensor(split.labels, device=device)
     batch = min(UNIT, _batch(model, images[:1]))
-    parts = []
-    for first in range(0, len(split), UNIT):
+    found = {}
+    firsts = range(0, len(split), UNIT)
+    for first in ranks.mine(firsts):
         unit = slice(first, first + UNIT)
         done = None if state is None else state.read(name, eps, first, chosen)
         if done is None:
@@ -132,8 +134,10 @@ def attacked(
             )
             if state is not None:
                 state.write(name, eps, first, chosen, done)
-        parts.append(done)
+        found[first] = done
         advance(len(done.right))
+    everyone = ranks.gathered(found)
+    parts = [everyone[first] for first in firsts]
     shown = chosen if name.endswith(("-ens", "rga")) else ()
     return Outcome(
         attack=name,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolchain import data as datasets
-from toolchain import nets, store
+from toolchain import nets, ranks, store
 from toolchain.errors import ConfigError
 from toolchain.evaluate import outcome as outcomes_of
 from toolchain.evaluate.checks import IMAGES, sanity
@@ -61,19 +61,20 @@ def measure(
         raise ConfigError(where=str(path), faults=(fault,))
     few = type(split)(images=split.images[indices], labels=split.labels[indices])
     state = None if out is None else _claim(out, path, few, indices, steps=steps, seed=seed, exhaustive=exhaustive)
-    return attacked(
-        nets.restore(model).to(device),
-        few,
-        attack,
-        eps=eps,
-        steps=steps,
-        seed=seed,
-        members=members,
-        exhaustive=exhaustive,
-        indices=indices,
-        state=state,
-        advance=advance,
-    )
+    with ranks.joined():
+        return attacked(
+            nets.restore(model).to(device),
+            few,
+            attack,
+            eps=eps,
+            steps=steps,
+            seed=seed,
+            members=members,
+            exhaustive=exhaustive,
+            indices=indices,
+            state=state,
+            advance=advance,
+        )
 
 
 def evaluate(
@@ -110,12 +111,17 @@ def evaluate(
     seed = model.recipe.seed
     indices = np.arange(len(split))
     state = None if out is None else _claim(out, path, split, indices, steps=steps, seed=seed, exhaustive=exhaustive)
-    found = []
-    for name in ("none", *names):
-        for radius in (0.0,) if name == "none" else radii:
-            log(f"{name}{'' if name == 'none' else f' at {radius * 255:g}/255'}: {len(split)} test images")
-            common: dict[str, Any] = {"steps": steps, "seed": seed, "exhaustive": exhaustive, "indices": indices}
-            found.append(attacked(net, split, name, eps=radius, state=state, advance=advance, **common))
+    with ranks.joined():
+        found = []
+        for name in ("none", *names):
+            for radius in (0.0,) if name == "none" else radii:
+                log(f"{name}{'' if name == 'none' else f' at {radius * 255:g}/255'}: {len(split)} test images")
+                common: dict[str, Any] = {"steps": steps, "seed": seed, "exhaustive": exhaustive, "indices": indices}
+                found.append(attacked(net, split, name, eps=radius, state=state, advance=advance, **common))
+        verdict = None
+        if checks and names:
+            log(f"checks: the first {min(len(split), IMAGES)} test images")
+            verdict = sanity(net, split, found, eps=max(radii), steps=steps, seed=seed)
     result: dict[str, Any] = {
         "schema": "rsnn-deploy/evaluation/2",
         "model": {
@@ -129,10 +135,9 @@ def evaluate(
         "backend": "float",
         "outcomes": [outcome.to_dict() for outcome in found],
     }
-    if checks and names:
-        log(f"checks: the first {min(len(split), IMAGES)} test images")
-        result["checks"] = sanity(net, split, found, eps=max(radii), steps=steps, seed=seed)
-    if out is not None:
+    if verdict is not None:
+        result["checks"] = verdict
+    if out is not None and ranks.rank() == 0:
         store.write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 

@@ -12,6 +12,7 @@ from toolchain import nets
 from toolchain.prune.choose import greatest, n_kept
 
 if TYPE_CHECKING:
+    from toolchain.attacks import Randomness
     from toolchain.nets import Net
     from toolchain.prune.choose import Mask
     from toolchain.train import Loss
@@ -138,7 +139,7 @@ class Quotas(Scored):
     def penalized(self, loss: Loss) -> Loss:
         """The loss with the penalty on what is kept too many."""
 
-        def with_penalty(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        def with_penalty(model: nn.Module, images: Tensor, labels: Tensor, generator: Randomness) -> Tensor:
             return loss(model, images, labels, generator) + self.gamma * self.excess().clamp(min=0)
 
         return with_penalty

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from toolchain import spiking
+from toolchain import ranks, spiking
+from toolchain.attacks import Share
 from toolchain.data.augment import Kind, augment
+from toolchain.errors import ConfigError
 from toolchain.train.streams import pixels, stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from toolchain.attacks import Randomness
     from toolchain.data import Split
     from toolchain.train.losses import Loss
 
@@ -93,22 +96,22 @@ def fit(
         optimizer.load_state_dict(copy.deepcopy(start.optimizer))
         done = start.number
     images, labels = torch.tensor(split.images), torch.tensor(split.labels)
-    # The last batch may be smaller, but batch statistics take two images at the least.
-    n_batches = max(1, math.ceil(len(labels) / schedule.batch) - (len(labels) % schedule.batch == 1))
+    batches = _batches(len(labels), schedule.batch)
     model.train()
+    objective = ranks.together(_Objective(model, loss)) if done < schedule.epochs else model
     for epoch in range(done, schedule.epochs):
         before(epoch)
         generator = stream(*seed, epoch)
         torch.manual_seed(stream(*seed, epoch, "dropout").initial_seed())  # it draws from no other generator
         order = torch.randperm(len(labels), generator=generator)
         total = 0.0
-        for index in range(n_batches):
-            batch = order[index * schedule.batch : (index + 1) * schedule.batch]
-            fraction = (epoch + index / n_batches) / schedule.epochs
+        for index, chosen in enumerate(batches):
+            fraction = (epoch + index / len(batches)) / schedule.epochs
             optimizer.param_groups[0]["lr"] = schedule.lr * (1 + math.cos(math.pi * fraction)) / 2
             optimizer.zero_grad()
+            batch = order[chosen]
             varied = augment(pixels(images[batch]), augmentation, generator)
-            value = loss(model, varied, labels[batch], generator)
+            value = _share_of_mean(objective, varied, labels[batch], generator, parameters[0].device)
             value.backward()  # type: ignore[no-untyped-call]
             _step(optimizer, model, masks)
             total += value.item()
@@ -117,12 +120,53 @@ def fit(
             Epoch(
                 number=epoch + 1,
                 total=schedule.epochs,
-                loss=total / n_batches,
+                loss=ranks.mean(total / len(batches)),
                 model=state,
                 optimizer=copy.deepcopy(optimizer.state_dict()),
             )
         )
     model.eval()
+
+
+class _Objective(nn.Module):
+    """A model's loss as a module, so that all passes through the model are one pass, whose gradients ranks average once."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, images: Tensor, labels: Tensor, generator: Randomness) -> Tensor:
+        return self.loss(self.model, images, labels, generator)
+
+
+def _batches(n_images: int, size: int) -> list[slice]:
+    """The places of each batch in an epoch's order; a last one of a single image, which has no batch statistics, is left out.
+
+    Raises: ConfigError where a batch has fewer images than there are ranks.
+    """
+    starts = range(0, n_images, size)
+    batches = [slice(start, min(start + size, n_images)) for start in starts if n_images - start > 1 or start == 0]
+    least = min(batch.stop - batch.start for batch in batches)
+    if least < ranks.size():
+        fault = f"a batch of {least} of {n_images} images cannot be shared by {ranks.size()} processes; change batch"
+        raise ConfigError(where="torchrun", faults=(fault,))
+    return batches
+
+
+def _share_of_mean(
+    objective: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """The loss of this rank's images, weighted so that its mean over ranks is the batch's mean."""
+    mine = ranks.part(len(labels))
+    x, y = images[mine].to(device), labels[mine].to(device)
+    if ranks.size() == 1:
+        value: Tensor = objective(x, y, generator)
+        return value
+    share = Share(generator=generator, n=len(labels), first=mine.start)
+    with ranks.synchronized(objective):
+        weighted: Tensor = objective(x, y, share) * (len(y) * ranks.size() / len(labels))
+    return weighted
 
 
 def _step(optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[nn.Parameter, Tensor]) -> None:

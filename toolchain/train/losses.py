@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,8 +26,8 @@ from toolchain import attacks
 if TYPE_CHECKING:
     from toolchain.recipe import LossSettings
 
-Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""(model, images, labels, generator) -> mean loss of the batch"""
+Loss = Callable[[nn.Module, Tensor, Tensor, attacks.Randomness], Tensor]
+"""(model, images, labels, generator) -> mean loss of the images"""
 
 _TINY = 1e-12
 """Keeps the logarithm of a share finite."""
@@ -38,10 +37,10 @@ def ann_loss(settings: LossSettings) -> Loss:
     """The objective against PGD."""
     eps, steps = settings.eps, settings.steps
 
-    def from_kl(model: nn.Module, images: Tensor, _logits: Tensor, generator: torch.Generator) -> Tensor:
+    def from_kl(model: nn.Module, images: Tensor, _logits: Tensor, generator: attacks.Randomness) -> Tensor:
         return attacks.kl_pgd(model, images, eps=eps, steps=steps, generator=generator)
 
-    def from_labels(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def from_labels(model: nn.Module, images: Tensor, labels: Tensor, generator: attacks.Randomness) -> Tensor:
         return attacks.pgd(model, images, labels, eps=eps, steps=steps, generator=generator)
 
     return _objective(settings, from_kl, from_labels)
@@ -50,16 +49,16 @@ def ann_loss(settings: LossSettings) -> Loss:
 def snn_loss(settings: LossSettings) -> Loss:
     """The objective against RFGSM."""
 
-    def from_kl(model: nn.Module, images: Tensor, logits: Tensor, generator: torch.Generator) -> Tensor:
+    def from_kl(model: nn.Module, images: Tensor, logits: Tensor, generator: attacks.Randomness) -> Tensor:
         return attacks.kl_rfgsm(model, images, logits, eps=settings.eps, generator=generator)
 
-    def from_labels(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def from_labels(model: nn.Module, images: Tensor, labels: Tensor, generator: attacks.Randomness) -> Tensor:
         return attacks.rfgsm(model, images, labels, eps=settings.eps, generator=generator)
 
     return _objective(settings, from_kl, from_labels)
 
 
-def natural(model: nn.Module, images: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
+def natural(model: nn.Module, images: Tensor, labels: Tensor, _generator: attacks.Randomness) -> Tensor:
     """Cross entropy."""
     return F.cross_entropy(model(images), labels)
 
@@ -78,14 +77,14 @@ def _objective(settings: LossSettings, from_kl: Loss, from_labels: Loss) -> Loss
 
 
 def _adversarial(craft: Loss) -> Loss:
-    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: attacks.Randomness) -> Tensor:
         return F.cross_entropy(model(craft(model, images, labels, generator)), labels)
 
     return loss
 
 
 def _trades(settings: LossSettings, craft: Loss) -> Loss:
-    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: attacks.Randomness) -> Tensor:
         logits = model(images)
         adversarial = model(craft(model, images, logits, generator))
         divergence = _divergence(settings, logits, adversarial).mean()
@@ -95,7 +94,7 @@ def _trades(settings: LossSettings, craft: Loss) -> Loss:
 
 
 def _mart(settings: LossSettings, craft: Loss) -> Loss:
-    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: attacks.Randomness) -> Tensor:
         logits = model(images)
         adversarial = model(craft(model, images, labels, generator))
         target = F.one_hot(labels, logits.shape[1]).bool()
