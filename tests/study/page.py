@@ -170,7 +170,7 @@ def _cost(arms: Sequence[plan.Arm], out: Path, seeds: Sequence[int]) -> str:
         for seed in seeds:
             spent = seconds.get(f"seed-{seed}", {})
             parts = {key: value for key, value in spent.items() if key.split("/")[0] == arm.name}
-            evaluation.append(parts.pop(f"{arm.name}/evaluation", 0.0) / 60)
+            evaluation.append(seconds.get(f"evaluate-{seed}", {}).get(arm.name, 0.0) / 60)
             own.append(sum(parts.values()) / 60)
         rows.append([arm.about, " + ".join(f"{x:.1f}" for x in own), " + ".join(f"{x:.1f}" for x in evaluation)])
     grids = sum(value for part, spent in seconds.items() if part.startswith("grid-") for value in spent.values()) / 3600

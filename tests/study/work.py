@@ -138,7 +138,7 @@ def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterato
     """Every trained arm of every seed has its `figures.json`; yields after each, so that tables can be written."""
     test = data.load_test(str(out / "data.npz"))
     for seed in seeds:
-        journal = Journal(out / f"seed-{seed}" / "seconds.json")
+        journal = Journal(out / f"evaluate-{seed}" / "seconds.json")
         for arm in plan.arms(base):
             folder = folder_of(out, seed, arm.name)
             if not (folder / "model.pt").exists():
@@ -158,7 +158,7 @@ def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterato
                     "seed": seed,
                 }
                 keep(folder / "figures.json", figures)
-                journal.spent(f"{arm.name}/evaluation")
+                journal.spent(arm.name)
             yield
 
 
