@@ -117,21 +117,34 @@ def printer() -> Callable[[Event], None]:
 
     terminal = sys.stderr.isatty()
     shown = 0.0
+    began, first = time.monotonic(), -1  # of the stage under way: when it was gone on with, and after which epoch
 
     def show(event: Event) -> None:
-        nonlocal shown
+        nonlocal shown, began, first
         if ranks.rank() > 0:
             return
+        now = time.monotonic()
         if event.metrics is not None:
             start = "\r\033[K" if terminal else ""
             sys.stderr.write(f"{start}{event.stage}: {_summary(event.metrics)}\n")
-        elif terminal or time.monotonic() - shown > 10:
-            shown = time.monotonic()
-            line = f"{event.stage}: epoch {event.epoch} of {event.n_epochs}, loss {event.loss:.3f}"
-            sys.stderr.write(f"\r\033[K{line}" if terminal else f"{line}\n")
+            began, first = now, -1
+        else:
+            first = event.epoch - 1 if first < 0 else first
+            if terminal or now - shown > 10:
+                shown = now
+                left = (now - began) / (event.epoch - first) * (event.n_epochs - event.epoch)
+                line = f"{event.stage}: epoch {event.epoch} of {event.n_epochs}, loss {event.loss:.3f}, {_duration(left)} left"
+                sys.stderr.write(f"\r\033[K{line}" if terminal else f"{line}\n")
         sys.stderr.flush()
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    """Whole hours and minutes, or minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

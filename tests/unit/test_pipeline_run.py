@@ -108,6 +108,31 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(done, t
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
+def test_runs_killed_twenty_times_at_random_moments_end_with_the_same_bytes(done, tmp_path):
+    """A process is killed between its first file and its end, over and over; when a run is through, another begins."""
+    made, _, result, _ = done
+    rng, n_kills, n_runs = random.Random(time.time()), 0, 0
+    while n_kills < 20:
+        out = tmp_path / str(n_runs)
+        arguments = [sys.executable, "-c", RUN, json.dumps(made.to_dict()), str(out)]
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        while not (out / "recipe.json").exists() and process.poll() is None:
+            time.sleep(0.005)
+        try:
+            process.wait(rng.uniform(0, 3))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            n_kills += 1
+            continue
+        assert process.returncode == 0
+        assert store.sha256(out / "model.pt") == result["sha256"]
+        n_runs += 1
+    assert pipeline.run(made, out)["sha256"] == result["sha256"]
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.parametrize("n_writes", [0, 1, 3, 4, 6, 9, 11, 13])
 def test_a_run_that_dies_at_any_write_and_is_resumed_ends_with_the_same_bytes(done, tmp_path, monkeypatch, n_writes):
     made, _, result, _ = done
@@ -305,3 +330,24 @@ def test_data_that_are_not_there_or_do_not_fit_are_refused_before_training(sourc
     with pytest.raises((ConfigError, FormatError)) as caught:
         pipeline.run(toy(**{"data": {"source": source}, **sections}), tmp_path, progress=events.append)
     assert (str(caught.value), events) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (90061, "25 h 01 min")],
+)
+def test_durations_are_told_in_two_units(seconds, text):
+    assert pipeline._duration(seconds) == text
+
+
+def test_progress_tells_the_time_left_from_the_epochs_since_the_run_went_on(monkeypatch, capsys):
+    """A stage resumed after its fourth epoch: two epochs of 30 seconds each are behind it, four before it."""
+    clock = iter([0.0, 30.0, 60.0])
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: next(clock))
+    show = pipeline.printer()
+    for epoch in (5, 6):
+        show(pipeline.Event(stage="train", epoch=epoch, n_epochs=10, loss=0.5))
+    assert capsys.readouterr().err.splitlines() == [
+        "train: epoch 5 of 10, loss 0.500, 2 min 30 s left",
+        "train: epoch 6 of 10, loss 0.500, 2 min 00 s left",
+    ]
