@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from toolchain.emulate.sparse import Sparse
     from toolchain.emulate.synapses import Synapses
 
-_BATCH_BYTES = 16 << 20
-"""Default bound on the largest array of a batch: allocators reuse arrays of this size, and caches hold most of them"""
+_BATCH_BYTES = 64 << 20
+"""Default bound on the largest array of a batch: a few of these exist at a time"""
 
 
 def run(network: Network, images: npt.NDArray[np.uint8], *, record: bool = False, device: str = "cpu") -> Trace:
