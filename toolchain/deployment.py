@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toolchain import __version__, assess, check, mapping, report, store
+from toolchain import __version__, assess, check, ir, mapping, report, store
 from toolchain import export as netx
 from toolchain import profile as profiles
 from toolchain.errors import FormatError, UnsupportedError
+from toolchain.profile import HardwareProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from toolchain.data import Data
     from toolchain.ir import Network
-    from toolchain.profile import HardwareProfile
-    from toolchain.quantize import Quantized
+    from toolchain.profile import AnyProfile
+    from toolchain.quantize import Limits, Quantized
     from toolchain.store import Model
     from toolchain.trace import Trace
 
@@ -73,10 +74,11 @@ class Folder:
 
 
 def quantized(
-    model: Model, data: Data, settings: Settings, profile: HardwareProfile, *, graded: bool | None = None
+    model: Model, data: Data, settings: Settings, profile: AnyProfile, *, graded: bool | None = None
 ) -> Quantized:
     """Return the integer network of a spiking model, its scales chosen on training images.
 
+    A profile that networks are not placed on limits nothing but the width of weights, to what netx stores.
     graded: whether it takes messages rather than biases; by default as the profile says. Raises UnsupportedError.
     """
     from toolchain import emulate, nets, quantize
@@ -86,21 +88,29 @@ def quantized(
         raise UnsupportedError(
             where=model.path, reason=f"stage {model.stage} has no spikes yet", remedy="Run the recipe until convert"
         )
-    precision = profile.precision
     return quantize.quantize(
         net,
         timesteps=model.timesteps,
         masks={name.removesuffix(".weight"): mask.numpy() for name, mask in model.mask.items()},
         images=data.train.images[:CALIBRATION_IMAGES],
         run=emulate.run,
-        limits=quantize.Limits(
-            weight_bits=precision.weight_bits.value,
-            bias_max=precision.bias_max.value,
-            theta_max=precision.theta_max.value,
-            graded=profile.input == "graded" if graded is None else graded,
-        ),
+        limits=_limits(profile, graded=graded),
         weight_bits=_weight_bits(model, settings),
         theta=settings.theta,
+    )
+
+
+def _limits(profile: AnyProfile, *, graded: bool | None) -> Limits:
+    from toolchain import quantize
+
+    if not isinstance(profile, HardwareProfile):
+        return quantize.Limits(weight_bits=ir.WEIGHT_BITS_MAX, bias_max=ir.BIAS_MAX, theta_max=ir.THETA_MAX)
+    precision = profile.precision
+    return quantize.Limits(
+        weight_bits=precision.weight_bits.value,
+        bias_max=precision.bias_max.value,
+        theta_max=precision.theta_max.value,
+        graded=profile.input == "graded" if graded is None else graded,
     )
 
 
@@ -125,7 +135,7 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
 
     profile = profiles.load(settings.profile)
     model = store.load(model_path)
-    data = _data(model)
+    data = training_data(model)
     log(
         f"quantize to {_in_words(_weight_bits(model, settings))} on {min(CALIBRATION_IMAGES, len(data.train.images))} training images"
     )
@@ -181,7 +191,7 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
     return made_report
 
 
-def _data(model: Model) -> Data:
+def training_data(model: Model) -> Data:
     """Return the training images of a model's own data set. Raises FormatError where the data set has changed."""
     from toolchain import data as datasets
 
@@ -239,10 +249,14 @@ def read_report(path: Path, *, energy: str = "all", proxy: bool = False) -> dict
     return made if energy == "all" else report.only(made, energy)
 
 
+def exported_for(path: Path) -> str:
+    """Return the name or file of the profile an export was made for."""
+    return str(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["settings"]["profile"])
+
+
 def _same_profile(path: Path, made: dict[str, Any]) -> HardwareProfile:
     """Return the profile an export was made for. Raises FormatError where it has changed."""
-    settings = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["settings"]
-    profile = profiles.load(settings["profile"])
+    profile = profiles.load(exported_for(path))
     if profile.sha256 != made["profile"]["sha256"]:
         reason = f"profile {profile.name} is not the one it was exported for; export again"
         raise FormatError(path=str(path), reason=reason)
@@ -270,7 +284,7 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
         network = open_folder(Path(target)).deployment.network
     else:
         model = store.load(resources.model_path(target))
-        network = quantized(model, _data(model), settings, profile).network
+        network = quantized(model, training_data(model), settings, profile).network
     placed = mapping.place(network, profile, max_chips=settings.max_chips)
     verdict = check.check(network, placed, profile)
     return {

@@ -11,7 +11,7 @@ import pytest
 from hardware import LOIHI1, LOIHI2
 from pages import figures, find, full, parsed
 
-from toolchain import report
+from toolchain import compare, report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -119,6 +119,22 @@ def test_a_click_chooses_the_resource_of_the_map(browse, reports):
     assert said == []
     assert {cell.attributes["data-path"].rsplit("/", 2)[0] for cell in cells(dom)} == {"/mapping/cores/resources/1"}
     assert "Coloured by synaptic memory." in parsed(dom).with_id("map-says").text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_comparison_runs_without_a_complaint_and_its_figures_are_its_own(browse, reports, scheme):
+    rows = [compare.row(name, reports[name]) for name in CHIPS] + [compare.row("again", reports["loihi2"])]
+    comparison = {"schema": compare.SCHEMA, "rows": rows, "plots": compare.plots(rows)}
+    assert comparison["plots"]
+    dark = "--blink-settings=preferredColorScheme=0"
+    dom, said = browse(compare.page.render(comparison), *([dark] if scheme == "dark" else []))
+    assert said == []
+    found = list(figures(parsed(dom)))
+    assert len(found) > 40
+    for path, value, _ in found:
+        assert value == find(comparison, path), path
+    dom, _ = browse(compare.page.render(comparison), "--window-size=500,900")
+    assert len(parsed(dom).classed("clean")) >= len(comparison["plots"][0]["points"])
 
 
 def test_another_script_on_the_page_would_not_run(browse, reports):

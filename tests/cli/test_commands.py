@@ -13,7 +13,7 @@ import pytest
 import tiny
 from cli_process import COMMAND
 
-from toolchain import cli, data, profile, resources, store
+from toolchain import cli, compare, data, profile, resources, store
 
 HELP = """
 import sys
@@ -43,7 +43,7 @@ def every_command(command=cli.commands, path=()):
 
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
-    listed = ["demo", "init", "run", "export", "check", "simulate", "verify", "report", "evaluate"]
+    listed = ["demo", "init", "run", "export", "check", "simulate", "verify", "report", "compare", "evaluate"]
     assert names == [*listed, "profiles list", "profiles show", "profiles check"]
 
 
@@ -74,15 +74,17 @@ def arguments(model, exported, images, tmp_path, profile):
         "check DIR": ["check", exported, "--profile", "loihi2"],
         "simulate": ["simulate", exported, "--backend", "emulator"],
         "report": ["report", exported],
+        "compare": ["compare", exported, "--profile", "loihi2", "--profile", "generic45"],
         "profiles list": ["profiles", "list"],
         "profiles show": ["profiles", "show", "loihi1"],
         "profiles check": ["profiles", "check", profile({})],
     }
 
 
-NAMES = ["run", "evaluate", "export", "check", "check DIR", "simulate", "report"]
+NAMES = ["run", "evaluate", "export", "check", "check DIR", "simulate", "report", "compare"]
 NAMES += ["profiles list", "profiles show", "profiles check"]
 SAYS = {"run": "train: ", "evaluate": "fgsm-ens at 32/255: 10 test images", "export": "emulate 30 test images"}
+SAYS |= {"compare": "exported on generic45"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,6 +109,22 @@ def test_the_report_is_shown_with_the_energy_that_was_asked_for(run, exported):
     assert set(run("report", exported, "--json").json["energy"]) == {"eq12", "lemaire", "hardware"}
     assert set(run("report", exported, "--json", "--energy", "eq12").json["energy"]) == {"eq12"}
     assert set(run("report", exported, "--json", "--energy", "hardware").json["energy"]) == {"hardware"}
+
+
+def test_a_proxy_is_shown_where_it_is_asked_for_and_labelled(run, exported):
+    asked = run("report", exported, "--json", "--proxy").json
+    for energy in (asked["energy"], asked["dense"]["energy"], asked["attacked"]["adversarial"]["energy"]):
+        assert list(energy["hardware"]["sets"]) == ["unpublished", "loihi1_proxy"]
+    assert asked["energy"]["hardware"]["sets"]["loihi1_proxy"]["total_low"]["value"] > 0
+    assert "PROXY: coefficients of loihi1, not of loihi2" in " ".join(run("report", exported, "--proxy").out.split())
+    assert "PROXY" not in run("report", exported).out
+
+
+def test_a_comparison_is_written_as_a_page(run, exported, tmp_path):
+    page = tmp_path / "compared.html"
+    answer = run("compare", exported, "--html", page, "--json")
+    assert answer.err.splitlines()[-1] == f"wrote {page}"
+    assert page.read_text(encoding="utf-8") == compare.page.render(answer.json)
 
 
 def test_a_run_that_is_done_is_not_repeated(run, arguments):

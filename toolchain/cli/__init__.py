@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from toolchain import __version__
-from toolchain.cli import deploying, profiles, training
+from toolchain.cli import comparing, deploying, profiles, training
 from toolchain.cli.common import INTERRUPTED, say_no
 from toolchain.errors import ToolchainError
 
@@ -37,6 +37,7 @@ for _command in (
     deploying.simulate,
     deploying.verify,
     deploying.report,
+    comparing.compare,
     training.evaluate,
     profiles.profiles,
 ):

@@ -64,7 +64,7 @@ def _chip(report: Report, chip: int) -> Markup:
         for x, y in (place(cell) for cell in range(len(used), n_cells))
     ]
     name = f"Chip {chip}: {len(used):,} of {cores['per_chip']:,} cores used"
-    return _drawing(name, width, height, *cells, *free, titled=True)
+    return drawing(name, width, height, *cells, *free, titled=True)
 
 
 def _core(report: Report, at: int, x: int, y: int) -> Markup:
@@ -123,7 +123,7 @@ def bars(report: Report, entries: Sequence[tuple[str, Path]], *, title: str) -> 
         ]
     height = len(entries) * row + 4
     axis = tag("line", x1=left, x2=left, y1=0, y2=height, class_="axis")
-    return _drawing(title, left + room + 210, height, *marks, axis)
+    return drawing(title, left + room + 210, height, *marks, axis)
 
 
 def stacked(report: Report, place: Path, terms: Sequence[str], *, title: str) -> Markup:
@@ -168,7 +168,7 @@ def stacked(report: Report, place: Path, terms: Sequence[str], *, title: str) ->
         )
     height = len(layers) * row + 4
     axis = tag("line", x1=left, x2=left, y1=0, y2=height, class_="axis")
-    return _drawing(title, left + room + 210, height, *marks, axis)
+    return drawing(title, left + room + 210, height, *marks, axis)
 
 
 def pairs(report: Report, entries: Sequence[tuple[str, Sequence[Path]]], *, title: str, unit: str) -> Markup:
@@ -194,7 +194,7 @@ def pairs(report: Report, entries: Sequence[tuple[str, Sequence[Path]]], *, titl
             )
     height = len(entries) * row + 4
     axis = tag("line", x1=left, x2=left, y1=0, y2=height, class_="axis")
-    return _drawing(title, left + room + 130, height, *marks, axis)
+    return drawing(title, left + room + 130, height, *marks, axis)
 
 
 def _short(reason: str) -> str:
@@ -243,7 +243,7 @@ def steps(report: Report, index: int, top: float) -> Markup:
         tag("text", "step", x=left + wide / 2, y=18 + high + 13, class_="mid tick"),
     ]
     name = f"{layer['name']}: share of its {n_neurons:,} neurons that spike in each step"
-    return _drawing(name, int(left + wide) + 4, int(high) + 36, *scale, *marks)
+    return drawing(name, int(left + wide) + 4, int(high) + 36, *scale, *marks)
 
 
 def raster(report: Report, index: int) -> Markup:
@@ -281,7 +281,7 @@ def raster(report: Report, index: int) -> Markup:
         tag("text", "step", x=left + wide / 2, y=4 + tall + 13, class_="mid tick"),
     ]
     name = f"{layer['name']}: {layer['n_spikes']:,} spikes of {len(trains):,} neurons in {n_steps} steps"
-    return _drawing(name, int(left + wide) + 4, int(tall) + 22, *marks)
+    return drawing(name, int(left + wide) + 4, int(tall) + 22, *marks)
 
 
 def dots(report: Report, entries: Sequence[tuple[str, str, Path]], *, title: str) -> Markup:
@@ -322,7 +322,7 @@ def dots(report: Report, entries: Sequence[tuple[str, str, Path]], *, title: str
                 data_value=json.dumps(accuracy),
             )
         )
-    return _drawing(title, left + room + 24, height, *grid, *marks)
+    return drawing(title, left + room + 24, height, *grid, *marks)
 
 
 def meter(fill: float) -> Markup:
@@ -340,7 +340,7 @@ def meter(fill: float) -> Markup:
     )
 
 
-def _drawing(name: str, width: int, height: int, *marks: str, titled: bool = False) -> Markup:
+def drawing(name: str, width: int, height: int, *marks: str, titled: bool = False) -> Markup:
     """An SVG element with its name for those who cannot see it; `titled` writes the name above the drawing too."""
     above = 22 if titled else 0
     heading = tag("text", name, x=0, y=13, class_="heading") if titled else ""

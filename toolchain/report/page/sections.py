@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from toolchain.report.outcomes import label, outcomes
 from toolchain.report.page import charts
-from toolchain.report.page.accuracy import accuracy, label, outcomes, radius
+from toolchain.report.page.accuracy import accuracy, radius
 from toolchain.report.page.activity import activity
 from toolchain.report.page.energy import dense, energy, memory, neurobench, under_attack
 from toolchain.report.page.figures import Chart, Section, Table, find, join, shown, shown_share
@@ -47,6 +48,11 @@ def head(report: Report) -> dict[str, Any]:
         "profile": report["profile"]["name"],
         "description": report["profile"].get("description", ""),
         "fits": verdict["ok"],
+        "verdict": {
+            True: "Fits: every limit is kept.",
+            False: "Does not fit.",
+            None: f"Not checked: {report['mapping'].get('reason')}.",
+        }[verdict["ok"]],
         "violations": [
             f"{finding['layer']}: {finding['resource']} exceeded. {finding['remedy']}"
             for finding in verdict["violations"]
@@ -63,7 +69,8 @@ def head(report: Report) -> dict[str, Any]:
 
 def _tiles(report: Report) -> Iterator[Tile]:
     mapping, measured = report["mapping"], report["accuracy"]
-    yield "Cores", shown(report, "mapping", "n_cores"), join("on ", shown(report, "mapping", "n_chips"), " chip(s)")
+    chips = join("on ", shown(report, "mapping", "n_chips"), " chip(s)")
+    yield "Cores", shown(report, "mapping", "n_cores"), mapping.get("reason") or chips
     worst = [(index, layer["worst_core"]) for index, layer in enumerate(mapping["layers"]) if layer["worst_core"]]
     if worst:
         index, fullest = max(worst, key=lambda entry: entry[1]["fill"])
