@@ -160,14 +160,16 @@ def _n_bytes(recipe: Recipe, data: Data, *, missing: Sequence[str]) -> int:
     """About what the missing stages need on the disk: their models, and one stage's state to resume from, old and new.
 
     A state holds weights and momenta, and of a network that learns scores the scores besides.
-    Raises: ConfigError where the images do not fit the network.
+    Raises: ConfigError where the images do not fit the network; FormatError where a given mask does not.
     """
     import torch
 
-    from toolchain import nets
+    from toolchain import nets, prune
 
     with torch.device("meta"):
         net = nets.build(recipe.model, data.shape, data.n_classes)
+    if "prune" in missing and recipe.prune.method == "file":
+        prune.given(net, recipe.prune.mask)  # a mask that does not fit is not left to be found after hours
     models = most = 0.0
     for stage in missing:
         learns_scores = stage == "prune" and recipe.prune.method in {"hydra", "harp"}

@@ -351,3 +351,12 @@ def test_progress_tells_the_time_left_from_the_epochs_since_the_run_went_on(monk
         "train: epoch 5 of 10, loss 0.500, 2 min 30 s left",
         "train: epoch 6 of 10, loss 0.500, 2 min 00 s left",
     ]
+
+
+def test_a_mask_file_that_is_not_there_is_said_before_anything_is_trained(source, tmp_path):
+    made = toy(data={"source": source}, prune={"method": "file", "mask": str(tmp_path / "none.npz")})
+    events = []
+    with pytest.raises(FormatError) as caught:
+        pipeline.run(made, tmp_path / "run", progress=events.append)
+    assert str(caught.value) == f"{tmp_path}/none.npz: cannot be read: No such file or directory"
+    assert events == []
