@@ -42,13 +42,13 @@ def loads(network: Network, mapping: placement.Mapping, events: list[Floats]) ->
     Shapes: events (C, H, W) of each layer's source, over T steps.
     """
     wired = {
-        layer.name: (layer, source, event) for (layer, source, _), event in zip(network.wired(), events, strict=True)
+        layer.name: (layer, source, _pooled(event, layer.pool))
+        for (layer, source, _), event in zip(network.wired(), events, strict=True)
     }
     windows: dict[tuple[str, placement.Range, placement.Range], _Window] = {}
     for core in mapping.cores:
-        layer, source, event = wired[core.layer]
+        layer, source, cells = wired[core.layer]
         part = layer.weight[slice(*core.channels)] != 0
-        cells = _pooled(event, layer.pool)
         everything = stores_zeros(mapping.formats[core.layer])
         if not isinstance(layer, Conv):
             fan = part.sum(axis=0)
@@ -59,16 +59,20 @@ def loads(network: Network, mapping: placement.Mapping, events: list[Floats]) ->
         if key not in windows:
             windows[key] = _window(layer, source, cells, core)
         window, fan = windows[key], _per_source(layer, part, core.channels)
-        listed = _per_source(layer, np.ones_like(part), core.channels) if everything else fan
-        arriving = np.einsum("ckl,ky,lx->cyx", listed, window.rows, window.cols, optimize=True) > 0
-        yield Load(core=core, synops=float((fan * window.events).sum()), messages=float((arriving * cells).sum()))
+        messages = _heard(layer, core.channels, window) if everything else _listed(fan, window, cells)
+        yield Load(core=core, synops=float((fan * window.events).sum()), messages=messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
-    """What a tile sees of its source. Shapes: events (Cin, kh, kw); rows (kh, H) and cols (kw, W) are 1 where a tap leads in."""
+    """What a tile sees of its source, by tap and as a whole.
+
+    Shapes: events (Cin, kh, kw); seen (Cin,), all events that any tap leads in; rows (kh, H) and cols (kw, W), 1 where a tap
+    leads in.
+    """
 
     events: Floats
+    seen: Floats
     rows: npt.NDArray[np.int64]
     cols: npt.NDArray[np.int64]
 
@@ -76,7 +80,21 @@ class _Window:
 def _window(layer: Conv, source: Shape, cells: Floats, core: placement.Core) -> _Window:
     rows, cols = reach(layer, source, 0, core.y), reach(layer, source, 1, core.x)
     events = np.einsum("ky,cyx,lx->ckl", rows, cells, cols, optimize=True)
-    return _Window(events=events, rows=rows, cols=cols)
+    seen = cells[:, rows.any(axis=0)][:, :, cols.any(axis=0)].sum(axis=(1, 2))
+    return _Window(events=events, seen=seen, rows=rows, cols=cols)
+
+
+def _heard(layer: Conv, channels: placement.Range, window: _Window) -> float:
+    """Events of all source channels of the groups that some output channels belong to."""
+    inside, outside = layer.weight.shape[1], layer.weight.shape[0] // layer.groups
+    first, last = channels[0] // outside, (channels[1] - 1) // outside + 1
+    return float(window.seen[first * inside : last * inside].sum())
+
+
+def _listed(fan: npt.NDArray[np.int64], window: _Window, cells: Floats) -> float:
+    """Events of the source neurons that have a synapse here."""
+    reached = np.einsum("ckl,ky,lx->cyx", fan, window.rows, window.cols, optimize=True) > 0
+    return float((reached * cells).sum())
 
 
 def _pooled(event: Floats, pool: int) -> Floats:
@@ -87,6 +105,8 @@ def _pooled(event: Floats, pool: int) -> Floats:
 
 def _per_source(layer: Conv, part: Bools, channels: tuple[int, int]) -> npt.NDArray[np.int64]:
     """True entries for some output channels by source channel and tap. Shape: (Cin, kh, kw)."""
+    if layer.groups == 1:
+        return np.asarray(part.sum(axis=0, dtype=np.int64))
     _, inside, *kernel = layer.weight.shape
     counts = np.zeros((layer.groups, inside, *kernel), dtype=np.int64)
     np.add.at(counts, np.arange(*channels) // (layer.weight.shape[0] // layer.groups), part)
