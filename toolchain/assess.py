@@ -41,6 +41,7 @@ def reported(
     attacked: report.Attacked | None = None,
     stored_bytes: int | None = None,
     metrics: Mapping[str, Any] | None = None,
+    t_step_ns: float | None = None,
 ) -> dict[str, Any]:
     """Return the report of a network on images, with every spike of the first of them. done: the run, where it was run already."""
     from toolchain import emulate
@@ -53,6 +54,7 @@ def reported(
         metrics=metrics,
         recorded=emulate.run(subject.network, images[:1], record=True),
         attacked=attacked,
+        t_step_ns=t_step_ns,
     )
 
 

@@ -51,7 +51,7 @@ class Settings:
     """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
 
     weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
-    attacked, for the report.
+    attacked, for the report; t_step_ns: the time of a step, where it is known.
     """
 
     profile: str
@@ -60,6 +60,7 @@ class Settings:
     max_chips: int = 1
     samples: int = 32
     attacked: int = 32
+    t_step_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +176,7 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         attacked=assess.attacked(model, made.network, images[:n_attacked], labels[:n_attacked]) if n_attacked else None,
         stored_bytes=len(content["network.net"]),
         metrics=model.metrics,
+        t_step_ns=settings.t_step_ns,
     )
     content["report.json"] = _json(made_report)
     content["report.html"] = report.page.render(made_report).encode()

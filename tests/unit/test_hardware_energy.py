@@ -63,7 +63,7 @@ def test_the_events_of_each_layer_are_counted():
         "updates_active": ACTIVE,
         "updates_inactive": UPDATES - ACTIVE,
         "spikes": SPIKES,
-        "messages": SPIKES,  # each spike is heard by the one core of the next layer
+        "deliveries": SPIKES,  # each spike is heard by the one core of the next layer
     }
     for name, total in found["counts"].items():
         assert sum(value(layer[name]) for layer in found["layers"]) == value(total)
@@ -79,7 +79,7 @@ def test_the_terms_of_davies_are_events_times_coefficients():
     assert terms["updates_active"] == pytest.approx(ACTIVE * 81e-3)
     assert terms["updates_inactive"] == pytest.approx((UPDATES - ACTIVE) * 52e-3)
     assert terms["spikes"] == pytest.approx(SPIKES * 1.7e-3)
-    assert "messages" not in terms, "no part of this set's model"
+    assert "deliveries" not in terms, "no part of this set's model"
     # The busiest core holds `dense`: 9600 synops in 8 steps x 3.5 ns + 80 updates x 5.3 ns; + 113 ns barrier
     t_step = 9600 / 8 * 3.5 + 80 * 5.3 + 113
     assert value(found["t_step"]) == pytest.approx(t_step)
@@ -101,7 +101,7 @@ def test_the_terms_of_sana_fe_are_its_own_and_know_the_format_of_a_synapse():
     assert terms["updates_active"] == pytest.approx(ACTIVE * (51.2 + 21.6) / 1000)
     assert terms["updates_inactive"] == pytest.approx((UPDATES - ACTIVE) * 51.2 / 1000)
     assert terms["spikes"] == pytest.approx(SPIKES * 69.3 / 1000)
-    assert terms["messages"] == pytest.approx(SPIKES * 111.0 / 1000)
+    assert terms["deliveries"] == pytest.approx(SPIKES * 111.0 / 1000)
 
 
 @pytest.mark.parametrize("chosen", ["davies2018", "sanafe"])
@@ -119,7 +119,7 @@ def test_doubling_a_coefficient_doubles_its_term_and_no_other(chosen):
         "update_active_pj": {"updates_active"},
         "update_inactive_pj": {"updates_inactive"},
         "spike_pj": {"spikes"},
-        "message_pj": {"messages"},
+        "message_pj": {"deliveries"},
     }
     before = values(case()["sets"][chosen]["terms"])
     for name, terms in prices.items():
@@ -180,7 +180,7 @@ def test_hardware_synops_are_not_divided_by_a_pool():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_synops_and_messages_of_the_cores_are_those_counted_one_by_one(seed):
+def test_synops_and_deliveries_of_the_cores_are_those_counted_one_by_one(seed):
     net = seeded(seed, tiny=True).network
     rng = np.random.default_rng(seed)
     events = [rng.integers(0, 9, source).astype(float) for _, source, _ in net.wired()]
@@ -195,7 +195,7 @@ def test_synops_and_messages_of_the_cores_are_those_counted_one_by_one(seed):
         stored = nonzero
         if placed.formats[load.core.layer] in {"shared", "dense"}:
             stored = unrolled(layer, source, np.ones_like(layer.weight, dtype=bool))[mine.ravel()]
-        assert load.messages == event.ravel()[stored.any(axis=0)].sum()
+        assert load.deliveries == event.ravel()[stored.any(axis=0)].sum()
 
 
 def test_the_worst_core_adds_up_the_layers_it_holds():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hardware import LOIHI1, LOIHI2, conv_case, dense_case, half_zeros, trace
+from hardware import LOIHI1, LOIHI2, conv_case, dense_case, half_zeros, limited, trace
 from pages import recorded, subject
 from rich.console import Console
 
 from toolchain import check, emulate, mapping, report
 from toolchain.energy import Run
+from toolchain.ir import Network
 from toolchain.profile import quantities
 from toolchain.report.detail import per_core
 
@@ -237,3 +240,91 @@ def test_a_raster_shows_the_first_image_in_neurons_spread_over_the_layer():
         chosen = spikes[0].reshape(8, -1)[:, layer["neurons"]].T
         assert layer["spikes"] == ["".join(map(str, train.astype(int))) for train in chosen]
         assert layer["n_spikes"] == chosen.sum()
+
+
+def test_the_formats_name_every_section_of_a_report():
+    formats = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    (sections,) = re.findall(r"\| \| `(schema model profile [^`]*)` \|", formats)
+    assert sections.split() == list(built())
+
+
+def test_a_kernel_that_tiles_repeat_is_resident_more_often_than_it_is_unique():
+    net = conv_case()
+    small = limited(
+        LOIHI2, neurons=16, max_fill=1.0
+    )  # `first` and `second` in tiles of 16 neurons: 2 x 16 and 4 x 16 of them
+    placed = mapping.place(net, small)
+    made = report.build(subject(net, small), Run(trace=trace(net, [1, 1])))["memory"]
+    for layer in made["layers"]:
+        words = [core.synapse_words for core in placed.cores if core.layer == layer["name"]]
+        ranges = {core.channels for core in placed.cores if core.layer == layer["name"]}
+        assert layer["resident_synapse_words"]["value"] == sum(words)
+        shared = placed.formats[layer["name"]] == "shared"
+        assert layer["unique_synapse_words"]["value"] == (max(words) * len(ranges) if shared else sum(words))
+    repeated = sum(
+        layer["resident_synapse_words"]["value"] - layer["unique_synapse_words"]["value"] for layer in made["layers"]
+    )
+    assert made["resident_bytes"]["value"] - made["unique_bytes"]["value"] == 8 * repeated
+
+
+def test_the_dense_twin_has_every_weight_the_same_spikes_and_figures_that_are_all_assumed():
+    net = dense_case(half_zeros())
+    made = report.build(subject(net, LOIHI1), Run(trace=trace(net, [3, 2], active=[9, 9])))
+    dense = made["dense"]
+    energy = dense["energy"]
+    # 80 neurons x 3 spikes x all 80 weights, and 80 x 2 x 10
+    assert energy["eq12"]["additions"]["value"] == 80 * 3 * 80 + 80 * 2 * 10
+    assert energy["hardware"]["counts"]["synops_nonzero"]["value"] == 640 + 80 * 3 * 80 + 80 * 2 * 10
+    assert energy["hardware"]["counts"]["spikes"]["value"] == made["energy"]["hardware"]["counts"]["spikes"]["value"]
+    assert {holder["how"] for section in ("energy", "memory") for _, holder in figures(dense[section])} == {"assumed"}
+    ratio = dense["ratios"]["energy"]["eq12"]["fp32"]["value"]
+    assert ratio == pytest.approx((80 * 3 * 80 + 1600) / (80 * 3 * 40 + 1600))
+    assert dense["mapping"] == {"n_cores": 3, "n_chips": 1, "reason": None}
+
+
+def test_a_dense_twin_that_no_core_can_hold_says_so_and_has_no_chips_energy():
+    net = dense_case(half_zeros())
+    last = replace(net.readout, weight=net.readout.weight * half_zeros()[:10])
+    net = Network(input=net.input, layers=net.layers, readout=last, timesteps=8)
+    small = limited(LOIHI1, synapse_words=60)  # a neuron's 40 synapses fit, its 80 would not
+    made = report.build(subject(net, small), Run(trace=trace(net, [3, 2])))["dense"]
+    assert (made["mapping"]["n_cores"], made["mapping"]["n_chips"]) == (None, None)
+    assert "synaptic memory" in made["mapping"]["reason"]
+    assert "hardware" not in made["energy"]
+    assert made["memory"]["resident_bytes"]["value"] is None
+    assert made["energy"]["lemaire"]["total"]["value"] > 0
+
+
+def test_what_an_attack_changes_stands_beside_the_same_images_clean():
+    net = dense_case(half_zeros())
+    attack = {"name": "by hand", "statement": "Images made by hand."}
+    clean, adversarial = (Run(trace=trace(net, spikes, active=[9, 9])) for spikes in ([3, 2], [6, 2]))
+    attacked = report.Attacked(attack=attack, clean=clean, adversarial=adversarial, labels=np.array([0]))
+    made = report.build(subject(net, LOIHI1), clean, attacked=attacked)["attacked"]
+    assert made["clean"]["energy"] == built(net, LOIHI1)["energy"] | {"hardware": made["clean"]["energy"]["hardware"]}
+    assert made["ratios"]["spikes"]["value"] == (80 * 6 + 80 * 2) / (80 * 3 + 80 * 2)
+    eq12 = [made[side]["energy"]["eq12"]["fp32"]["value"] for side in ("clean", "adversarial")]
+    assert made["ratios"]["energy"]["eq12"]["fp32"]["value"] == pytest.approx(eq12[1] / eq12[0])
+    terms = made["adversarial"]["energy"]["hardware"]["sets"]["davies2018"]["terms"]
+    assert terms["spikes"]["value"] == pytest.approx((80 * 6 + 80 * 2) * 1.7e-3)
+
+
+def test_a_ratio_to_what_is_unknown_is_unknown():
+    made = built(chip=LOIHI2)["dense"]["ratios"]["energy"]["hardware"]["sets"]["unpublished"]
+    assert made["total_low"]["value"] is None
+    assert (
+        made["total_low"]["source"] == "omitted: dense over pruned, the same spikes assumed, of which one is not known"
+    )
+
+
+def test_loihi2_prints_what_was_measured_of_pilotnet_as_a_scale():
+    made = built(chip=LOIHI2)
+    assert {(entry["value"], entry["unit"], entry["status"]) for entry in made["context"]} == {
+        (74, "cores", "measured"),
+        (16, "steps", "measured"),
+        (152.8, "us", "measured"),
+        (1.661, "mJ", "measured"),
+        (1.094, "mJ", "measured"),
+    }
+    assert "For scale, energy of its inference: 1.661 mJ [measured" in shown(made)
+    assert built(chip=LOIHI1)["context"] == []

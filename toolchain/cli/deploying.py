@@ -83,6 +83,12 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
     show_default=True,
     help="Test images to attack, for the report's activity and energy under attack.",
 )
+@click.option(
+    "--t-step-ns",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="a lower bound, where the profile has times",
+    help="Time of a step, if you know it: it prices static power.",
+)
 @quantization_options
 @json_option
 def export(
@@ -91,6 +97,7 @@ def export(
     out: Path | None,
     samples: int,
     attacked: int,
+    t_step_ns: float | None,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -105,7 +112,13 @@ def export(
 
     path = resources.model_path(model)
     settings = deployment.Settings(
-        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, samples=samples, attacked=attacked
+        profile=profile,
+        weight_bits=weight_bits,
+        theta=theta,
+        max_chips=max_chips,
+        samples=samples,
+        attacked=attacked,
+        t_step_ns=t_step_ns,
     )
     target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
     made = deployment.export(path, settings, target, log=say)

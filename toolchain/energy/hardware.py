@@ -35,7 +35,7 @@ _UNITS = {
     "updates_active": "updates/image",
     "updates_inactive": "updates/image",
     "spikes": "spikes/image",
-    "messages": "messages/image",
+    "deliveries": "deliveries/image",
 }
 
 
@@ -49,9 +49,9 @@ def hardware(
 ) -> dict[str, Any]:
     """Return the energy of an image on the profile's chip, layer by layer and term by term, as far as it is published.
 
-    Equation: synops e_syn + active e_act + inactive e_inact + spikes e_spike + messages e_message + hops
+    Equation: synops e_syn + active e_act + inactive e_inact + spikes e_spike + deliveries e_message + hops
     + P_static chips steps t_step, with active + inactive = neurons T. Synops are a range: over nonzero weights, and over all
-    that the formats store. A message is a spike on its way to one core.
+    that the formats store. A delivery is a spike's way to one core that hears it.
     t_step_ns: the time of a step, where the user knows it; else its lower bound from the worst core.
     """
     found = list(loads(network, mapping, events(network, run)))
@@ -119,7 +119,7 @@ _COUNTED = {
     "updates_active": "updates_active",
     "updates_inactive": "updates_inactive",
     "spikes": "spikes",
-    "messages": "messages",
+    "deliveries": "deliveries",
 }
 """What a term prices."""
 
@@ -135,7 +135,7 @@ def _terms(counts: Mapping[str, Any], each: Coefficients) -> dict[str, Figure]:
         "updates_active": each.update_active_pj,
         "updates_inactive": each.update_inactive_pj,
         "spikes": each.spike_pj,
-        "messages": each.message_pj,
+        "deliveries": each.message_pj,
     }
     return {
         term: priced(counts[_COUNTED[term]], coefficient)
@@ -151,7 +151,7 @@ def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[
     sent = [*rates(trace), None]
     arriving = dict.fromkeys(mapping.formats, 0.0)
     for load in found:
-        arriving[load.core.layer] += load.messages
+        arriving[load.core.layer] += load.deliveries
     on_their_way = [arriving[layer.name] for layer in chain[1:]]
     inputs = "" if run.messages is not None else "; every input message assumed nonzero"
     entries: list[dict[str, Any]] = []
@@ -184,7 +184,7 @@ def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[
             "updates_active": (active, "assumed", known),
             "updates_inactive": (None if active is None else updates - active, "assumed", f"the rest; {known}"),
             "spikes": (0.0 if spikes is None else float(spikes.sum()), "counted", trace.backend),
-            "messages": (0.0 if last else on_their_way[index], "counted", "spikes x cores that hear them"),
+            "deliveries": (0.0 if last else on_their_way[index], "counted", "spikes x cores that hear them"),
         }
         figures = {name: figure(value, _UNITS[name], *known_by) for name, (value, *known_by) in values.items()}
         entries.append({"name": layer.name, "format": form, **figures})

@@ -1,4 +1,4 @@
-"""What reaches each core: synaptic operations and messages, summed over taps, never unrolled."""
+"""What reaches each core: synaptic operations and deliveries of spikes, summed over taps, never unrolled."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one layer's share of a core receives, an image: events x nonzero synapses, and events that reach it at all."""
+    """What one layer's share of a core receives, an image: events x nonzero synapses, and deliveries, events that reach it at all."""
 
     core: placement.Core
     synops: float
-    messages: float
+    deliveries: float
 
 
 def stores_zeros(form: str) -> bool:
@@ -53,14 +53,14 @@ def loads(network: Network, mapping: placement.Mapping, events: list[Floats]) ->
         if not isinstance(layer, Conv):
             fan = part.sum(axis=0)
             arriving = cells.ravel() if everything else cells.ravel()[fan > 0]
-            yield Load(core=core, synops=float((fan * cells.ravel()).sum()), messages=float(arriving.sum()))
+            yield Load(core=core, synops=float((fan * cells.ravel()).sum()), deliveries=float(arriving.sum()))
             continue
         key = (core.layer, core.y, core.x)
         if key not in windows:
             windows[key] = _window(layer, source, cells, core)
         window, fan = windows[key], _per_source(layer, part, core.channels)
-        messages = _heard(layer, core.channels, window) if everything else _listed(fan, window, cells)
-        yield Load(core=core, synops=float((fan * window.events).sum()), messages=messages)
+        deliveries = _heard(layer, core.channels, window) if everything else _listed(fan, window, cells)
+        yield Load(core=core, synops=float((fan * window.events).sum()), deliveries=deliveries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
