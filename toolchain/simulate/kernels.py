@@ -145,11 +145,12 @@ class Products:
         self._weight = weight
         self._groups, self._outputs = weight.shape[:2]
         self._inputs = int(np.prod(weight.shape[2:]))
-        wide = weight.reshape(self._groups * self._outputs, -1).astype(np.int64)
-        self._nonzero = int(np.count_nonzero(wide))
+        rows = weight.reshape(self._groups * self._outputs, -1)
+        self._nonzero = int(np.count_nonzero(rows))
         # What a sum can reach: of spikes or their counts, and of messages of either sign.
-        self._reach = int(max(wide.clip(min=0).sum(axis=1).max(), -wide.clip(max=0).sum(axis=1).min()))
-        self._reach_signed = int(np.abs(wide).sum(axis=1).max())
+        total, size = rows.sum(axis=1, dtype=np.int64), np.abs(rows).sum(axis=1, dtype=np.int64)
+        self._reach = int(max((size + total).max(), (size - total).max())) // 2
+        self._reach_signed = int(size.max())
         self._copies: dict[Way, Any] = {}
 
     def __call__(self, windows: Windows) -> tuple[Array, int]:
