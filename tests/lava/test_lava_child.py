@@ -3,7 +3,6 @@
 Three children are started: the shared session's, and one each for the two ways a user's process ends.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from remains import assert_nothing_left, leaves, processes, segments, shared_memory
 
 from toolchain.emulate import reference
 from toolchain.errors import BackendError
@@ -78,41 +78,6 @@ def write(path, network):
 
 def pixels(network, samples, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (samples, *network.input.shape), dtype=np.uint8)
-
-
-def processes(name):
-    """Lava's processes of a session, its own helpers not among them."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if name.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
-                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    return found
-
-
-def leaves(name):
-    """One process of a running network: a child of its main process, and no manager or tracker (they come first)."""
-    parents = processes(name)
-    main = max(set(parents.values()), key=list(parents.values()).count)
-    return sorted(process for process, parent in parents.items() if parent == main)
-
-
-def segments():
-    return {entry.name for entry in Path("/dev/shm").iterdir()}
-
-
-def shared_memory(name):
-    return [entry for entry in segments() if name in entry]
-
-
-def assert_nothing_left(name, within_s=5.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        left = [*processes(name), *shared_memory(name), *Path("/tmp").glob(f"{name}*")]
-        if not left:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"left: {left}")
 
 
 def assert_only_the_session_left(session):
