@@ -6,6 +6,7 @@ Benches compare: what they divide was measured in one run, in turns, so that wha
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -99,6 +100,7 @@ def peak_bytes(prepare: Callable[..., Callable[[], object]], *given: object) -> 
 def _measure(queue, prepare: Callable[..., Callable[[], object]], given) -> None:
     subject = prepare(*given)
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but is still held would hide as much of the growth
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _resident("VmRSS")
     subject()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 
 import numpy as np
 import pytest
+from bench import __main__ as command
 from bench import harness, page, vgg
 
 ROW = harness.Row(
@@ -65,8 +67,14 @@ def test_a_timing_becomes_a_row_in_the_unit_asked_for():
     assert (row.low, row.value, row.high) == (250, 500, 1000)
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.9, 0.99])
-@pytest.mark.parametrize("depth", [11, 16])
+def test_every_bench_says_what_it_measures():
+    names = command.names()
+    assert names[0] == "emulator"
+    abouts = [ast.get_docstring(ast.parse((command.FOLDER / f"{name}.py").read_text())) for name in names]
+    assert [len(about.split("\n\n")) >= 2 for about in abouts] == [True] * len(names)
+
+
+@pytest.mark.parametrize(("depth", "sparsity"), [(11, 0.9), (16, 0.0), (16, 0.99)])
 def test_every_layer_of_a_random_vgg_spikes_in_5_to_30_percent_on_images_it_was_not_set_on(depth, sparsity):
     network = vgg.build(depth, sparsity=sparsity, width=0.25)
     rates = vgg.rates(network, vgg.images(4, seed=9))
