@@ -6,6 +6,7 @@ trains the first seed, which chooses the learning rates, while others begin othe
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import click
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 @click.option("--images", type=int, default=plan.N_TRAIN, show_default=True, help="Training images, the first ones.")
 def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple[str, ...], images: int) -> None:
     """Train on DATA, an .npz of Fashion-MNIST, evaluate, and write the page."""
+    if not importlib.util.find_spec("matplotlib"):
+        raise click.ClickException("the plot needs matplotlib: install the extra `bench`")
     out = out.resolve()
     base = recipes.load(plan.RECIPE, overrides=overrides)
     plan.prepare(source, out, images)
