@@ -28,9 +28,12 @@ ROOT = Path(__file__).parents[2]
     type=click.Choice(["ahead", *(f"choose-{grid.name}" for grid in plan.GRIDS), "train", "evaluate", "page"]),
     help="One of the parts; all by default.",
 )
+@click.option("--arms", default="", help="Only those whose name begins so; all by default.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of fashion.toml.")
 @click.option("--images", type=int, default=plan.N_TRAIN, show_default=True, help="Training images, the first ones.")
-def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple[str, ...], images: int) -> None:
+def main(
+    source: Path, out: Path, seeds: str, only: str | None, arms: str, overrides: tuple[str, ...], images: int
+) -> None:
     """Train on DATA, an .npz of Fashion-MNIST, evaluate, and write the page."""
     if not importlib.util.find_spec("matplotlib"):
         raise click.ClickException("the plot needs matplotlib: install the extra `bench`")
@@ -44,7 +47,7 @@ def main(source: Path, out: Path, seeds: str, only: str | None, overrides: tuple
         if only == f"choose-{grid.name}":
             work.choose(base, grid, out, click.echo)
     if only in {None, "train"}:
-        work.train(base, out, wanted, click.echo)
+        work.train(base, out, wanted, click.echo, arms.split(","))
     if only in {None, "evaluate"}:
         for _ in work.evaluate(base, out, wanted, click.echo):
             page.write(base, out)

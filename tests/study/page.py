@@ -225,9 +225,13 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _seconds(out: Path) -> dict[str, dict[str, float]]:
-    return {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/seconds.json"))
-    }
+    """Return the processor seconds of each folder directly in `out`, by part."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(out.glob("**/seconds.json")):
+        parts = found.setdefault(path.relative_to(out).parts[0], {})
+        for part, spent in json.loads(path.read_text(encoding="utf-8")).items():
+            parts[part] = parts.get(part, 0.0) + spent
+    return found
 
 
 def _json(base: Recipe, seeds: Any, verdicts: Sequence[claims.Verdict], choices: Any, seconds: Any) -> dict[str, Any]:

@@ -54,17 +54,17 @@ def folder_of(out: Path, seed: int, arm: str) -> Path:
     return out / f"seed-{seed}" / arm
 
 
-def train(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> None:
-    """Every arm of every seed has its `model.pt`; before, each grid has chosen its learning rate."""
+def train(base: Recipe, out: Path, seeds: Sequence[int], log: Log, begin: Sequence[str] = ("",)) -> None:
+    """Every arm of every seed whose name begins so has its `model.pt`; before, each grid has chosen its learning rate."""
     for grid in plan.GRIDS:
         choose(base, grid, out, log)
     choices = {name: choice["chosen"] for name, choice in kept(out / "choices.json").items()}
     for seed in seeds:
-        journal = Journal(out / f"seed-{seed}" / "seconds.json")
         for arm in plan.arms(base):
             folder = folder_of(out, seed, arm.name)
-            if not (folder / "model.pt").exists():
+            if arm.name.startswith(tuple(begin)) and not (folder / "model.pt").exists():
                 log(f"train {arm.name}, seed {seed}")
+                journal = Journal(folder / "seconds.json")
                 _run(plan.recipe(base, arm, seed, out, choices), folder, out, journal, arm.name)
 
 
