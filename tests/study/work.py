@@ -123,41 +123,36 @@ def _run(recipe: Recipe, folder: Path, out: Path, journal: Journal, part: str, u
 
 
 def measures(test: Split) -> dict[str, tuple[Split, str, float]]:
-    """Return what is measured by an attack: images, attack, radius."""
+    """Return what is measured by an attack, what most claims need first: images, attack, radius."""
     strongest = plan.EPS[-1]
-    fgsm = {f"fgsm-{eps * 255:g}": (test.first(plan.N_FGSM), "fgsm-ens", eps) for eps in plan.EPS}
+    fgsm = {f"fgsm-{eps * 255:g}": (test.first(plan.N_FGSM), "fgsm-ens", eps) for eps in reversed(plan.EPS)}
     return {
-        f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest),
         "clean": (test, "none", 0.0),
+        f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest),
         **fgsm,
         "square": (test.first(plan.N_SQUARE), f"square-{plan.SQUARE_QUERIES}", strongest),
     }
 
 
 def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterator[None]:
-    """Every trained arm of every seed has its `figures.json`; yields after each, so that tables can be written."""
+    """Every trained arm of every seed has its `figures.json`; yields after each measure, so that tables can be written.
+
+    One measure is taken of all arms before the next one is: what there is can be compared.
+    """
     test = data.load_test(str(out / "data.npz"))
-    for seed in seeds:
-        journal = Journal(out / f"evaluate-{seed}" / "seconds.json")
-        for arm in plan.arms(base):
-            folder = folder_of(out, seed, arm.name)
-            if not (folder / "model.pt").exists():
-                continue
-            figures = kept(folder / "figures.json")
-            wanted = [name for name in (*measures(test), "activity") if name not in figures]
-            if not wanted:
-                continue
-            log(f"evaluate {arm.name}, seed {seed}")
-            net, model = measure.restored(folder / "model.pt")
-            for name in wanted:
+    for name in ("activity", *measures(test)):
+        for seed in seeds:
+            journal = Journal(out / f"evaluate-{seed}" / "seconds.json")
+            for arm in plan.arms(base):
+                path = folder_of(out, seed, arm.name) / "model.pt"
+                figures = kept(path.with_name("figures.json"))
+                if not path.exists() or name in figures:
+                    continue
+                log(f"{name} of {arm.name}, seed {seed}")
+                net, model = measure.restored(path)
+                figures |= {"sparsity": model.sparsity, "layer_sparsity": model.layer_sparsity}
                 figures[name] = _measured(name, net, model.mask, test)
-                figures |= {
-                    "sparsity": model.sparsity,
-                    "layer_sparsity": model.layer_sparsity,
-                    "arm": arm.name,
-                    "seed": seed,
-                }
-                keep(folder / "figures.json", figures)
+                keep(path.with_name("figures.json"), figures)
                 journal.spent(arm.name)
             yield
 
