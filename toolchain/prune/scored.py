@@ -118,9 +118,12 @@ class Quotas(Scored):
         start = math.log(share / (1 - share)) if share < 1 else math.inf
         if not math.isfinite(start):  # nothing is to be pruned: a quota of nearly all
             start = 10.0
-        self.quotas = nn.ParameterDict({_key(name): nn.Parameter(torch.tensor(start)) for name in self._weights})
-        self.register_buffer("gamma", torch.tensor(0.0))
-        self.register_buffer("met", torch.tensor(data=False))
+        where = next(iter(self._weights.values())).device
+        self.quotas = nn.ParameterDict(
+            {_key(name): nn.Parameter(torch.tensor(start, device=where)) for name in self._weights}
+        )
+        self.register_buffer("gamma", torch.tensor(0.0, device=where))
+        self.register_buffer("met", torch.tensor(data=False, device=where))
 
     def begin(self, epoch: int) -> None:
         """The penalty is that of an epoch, numbered from 0; it stops growing once the shares meet the target."""
