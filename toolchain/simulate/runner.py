@@ -37,8 +37,8 @@ _REPORTED = 70  # exit code of a process that has said why
 _CHUNK_S = 0.5
 _POLL_S = 0.01
 _AHEAD_BYTES = 64 << 20  # what may lie in files that nobody has read yet
-_CHANNEL_SLOTS = 2  # of Lava's 64: exact, as fast, and a thirtieth of the shared memory
-_COMPILE = {"pypy_channel_size": _CHANNEL_SLOTS}
+CHANNEL_SLOTS = 2  # of Lava's 64: exact, as fast, and a thirtieth of the shared memory
+_COMPILE = {"pypy_channel_size": CHANNEL_SLOTS}
 
 
 class RefusedError(Exception):
@@ -68,7 +68,7 @@ def main(request: dict[str, Any], report_to: int) -> None:
 
 def run(request: dict[str, Any], report: Report) -> None:
     """Write the files of all layers and samples into the request's directory, as `record` has them."""
-    _name_shared_memory(request["name"])
+    name_shared_memory(request["name"])
     samples, timesteps, directory = request["samples"], request["timesteps"], Path(request["directory"])
     messages = np.load(request["messages"], mmap_mode="r")
     names, driven = _layer_names(Path(request["net"]), messages.shape[1:])
@@ -128,7 +128,7 @@ def run(request: dict[str, Any], report: Report) -> None:
     report("done")
 
 
-def _name_shared_memory(name: str) -> None:
+def name_shared_memory(name: str) -> None:
     """Make everything this process puts into /dev/shm start with `name`."""
     prefix = f"/{name}-"
     vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
