@@ -165,6 +165,16 @@ class _Fire(torch.autograd.Function):
         return g_x, g_v_th, None
 
 
+def _spikes(x: Tensor, v_th: Tensor) -> Tensor:
+    """The spikes of `_Fire`, where no gradient will be asked for and no membrane need be kept."""
+    spikes = torch.empty_like(x)
+    u = torch.zeros_like(x[0])
+    for t in range(x.shape[0]):
+        torch.ge(u.add_(x[t]), v_th, out=spikes[t])
+        u.addcmul_(u, spikes[t], value=-1)
+    return spikes
+
+
 class IF(nn.Module):
     """A layer of neurons: ReLU in mode `ann`, integrate-and-fire with one trainable threshold in mode `snn`.
 
@@ -186,9 +196,8 @@ class IF(nn.Module):
             return torch.relu(x)
         x = x if x.dtype == torch.float64 else x.float()
         steps = x.expand(self.timesteps, *x.shape) if self.constant else x.reshape(self.timesteps, -1, *x.shape[1:])
-        spikes: Tensor = _Fire.apply(  # type: ignore[no-untyped-call]
-            steps, self.v_th.to(x.dtype).clamp(min=V_TH_MIN), self
-        )
+        v_th = self.v_th.to(x.dtype).clamp(min=V_TH_MIN)
+        spikes: Tensor = _Fire.apply(steps, v_th, self) if torch.is_grad_enabled() else _spikes(steps, v_th)  # type: ignore[no-untyped-call]
         return spikes.flatten(0, 1)
 
     def extra_repr(self) -> str:

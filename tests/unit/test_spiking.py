@@ -55,6 +55,17 @@ def test_the_fused_neuron_equals_the_loop_forward_and_backward(surrogate, timest
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("constant", [False, True])
+def test_without_gradients_the_spikes_are_the_same(constant):
+    made = layer(0.4, StraightThrough(), 6)
+    made.constant = constant
+    x = torch.randn(7 if constant else 42, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        quick = made(x)
+    assert torch.equal(quick, made(x))
+    assert 0 < quick.mean() < 1
+
+
 def test_the_neuron_spikes_at_its_threshold_and_resets_to_zero():
     x = torch.tensor([0.25, 0.25, 0.5, 0.25]).reshape(4, 1)
     assert layer(0.5, StraightThrough(), 4)(x.double()).flatten().tolist() == [0, 1, 1, 0]
