@@ -45,7 +45,7 @@ def memory(
 
 def _on_chip(mapping: placement.Mapping | None, profile: AnyProfile) -> dict[str, Figure]:
     if mapping is None or not isinstance(profile, HardwareProfile):
-        nothing = f"omitted: networks are not placed on {profile.name}"
+        nothing = f"omitted: not placed on {profile.name}"
         units = {"unique_bytes": "bytes", "resident_bytes": "bytes", "resident_words": "words"}
         return {name: figure(None, unit, "modelled", nothing) for name, unit in units.items()}
     words, what = sum(core.synapse_words for core in mapping.cores), "synapse words"
@@ -67,7 +67,7 @@ def _on_chip(mapping: placement.Mapping | None, profile: AnyProfile) -> dict[str
 
 def _synapse_words(name: str, mapping: placement.Mapping | None, profile: AnyProfile) -> dict[str, Figure]:
     if mapping is None:
-        nothing = f"omitted: networks are not placed on {profile.name}"
+        nothing = f"omitted: not placed on {profile.name}"
         return {
             key: figure(None, "words", "modelled", nothing)
             for key in ("unique_synapse_words", "resident_synapse_words")

@@ -231,6 +231,14 @@ def test_a_proxy_is_labelled_and_priced_by_loihi1_alone():
     assert terms["static"] is None
 
 
+def test_a_proxy_that_a_profile_names_as_its_default_is_shown_and_still_labelled():
+    chip = replace(LOIHI2, energy=replace(LOIHI2.energy, default="loihi1_proxy"))
+    found = case(chip)
+    assert list(found["sets"]) == ["unpublished", "loihi1_proxy"]
+    assert found["sets"]["loihi1_proxy"]["label"] == "PROXY of loihi1"
+    assert energy.priced_by(found, chip, proxy=True) == {}
+
+
 def test_a_given_time_of_a_step_prices_static_power_alone_on_loihi2():
     found = case(LOIHI2, t_step_ns=1000.0)
     chosen = found["sets"]["unpublished"]

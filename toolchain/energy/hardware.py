@@ -84,8 +84,12 @@ def hardware(
 
 
 def priced_by(made: Mapping[str, Any], profile: HardwareProfile, *, proxy: bool) -> dict[str, Any]:
-    """Return what the events of `hardware` cost by each set of the profile: its own sets, or its proxies."""
-    chosen = {name: each for name, each in profile.energy.sets.items() if name.endswith(PROXY) == proxy}
+    """Return what the events of `hardware` cost by each set of the profile: its own and the default, or its other proxies."""
+
+    def is_proxy(name: str) -> bool:
+        return name.endswith(PROXY) and name != profile.energy.default
+
+    chosen = {name: each for name, each in profile.energy.sets.items() if is_proxy(name) == proxy}
     return {name: _set(name, each, made, profile.name) for name, each in chosen.items()}
 
 
@@ -95,11 +99,16 @@ def _set(name: str, coefficients: Coefficients, made: Mapping[str, Any], chip: s
     terms = {term: summed(part[term] for part in parts) for term in parts[0]}
     terms["hops"] = figure(None, NANOJOULES, "modelled", "omitted: cores have no positions on the mesh here")
     terms["static"] = made["static"]
-    owner, proxy = name.removesuffix(PROXY), name.endswith(PROXY)
+    label, statement = name, f"coefficients of {name}"
+    if name.endswith(PROXY):
+        owner = name.removesuffix(PROXY)
+        label, statement = f"PROXY of {owner}", f"PROXY: coefficients of {owner}, not of {chip}"
+    elif all(terms[term]["value"] is None for term in parts[0]):
+        label, statement = f"{chip}, unpublished", "coefficients that nobody published"
     dynamic = {term: entry for term, entry in terms.items() if term != "static"}
     return {
-        "label": f"PROXY of {owner}" if proxy else name,
-        "statement": f"PROXY: coefficients of {owner}, not of {chip}" if proxy else f"coefficients of {name}",
+        "label": label,
+        "statement": statement,
         "terms": terms,
         "dynamic_low": _total(dynamic, "synapses_stored"),
         "dynamic_high": _total(dynamic, "synapses_nonzero"),
