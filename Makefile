@@ -46,7 +46,16 @@ test-slow: install
 
 test-all: test test-slow
 
+# Apart from the rest: it brings a pytest plugin that fails where warnings are errors.
+build/nengo/bin/python: $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear --python 3.10 build/nengo
+	$(UV) pip install --quiet --python build/nengo/bin/python nengo-loihi==1.1.0 nengo==3.2.0 numpy==1.26.4
+
+# Without them a bench leaves out its plots, and nengo-loihi.
 bench: install
+	-$(UV) pip install --quiet --python .venv/bin/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
+		--constraint constraints.txt --editable ".[dev,bench]"
+	-@$(MAKE) --no-print-directory build/nengo/bin/python
 	PYTHONPATH=tests $(RUN)python -m bench $(if $(ONLY),--only $(ONLY))
 
 results: install
