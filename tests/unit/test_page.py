@@ -161,6 +161,20 @@ def test_a_raster_has_a_mark_for_each_spike():
         assert path.attributes["d"].count("M") == layer["n_spikes"] == "".join(layer["spikes"]).count("1")
 
 
+def test_what_biases_change_against_messages_is_on_the_page():
+    made = full(LOIHI1)
+    assert "Input" not in [heading.text for heading in page_of(made).all("h2")]
+    layer = {"name": "first", "spikes": 900, "spikes_messages": 910, "differing": 12, "differing_share": 0.0012}
+    compared = {"samples": 40, "classes_differing": 3, "layers": [layer]}
+    made["input"] = {"coding": "biases", "limit": 4095, "divisor": 3, "against_messages": compared}
+    section = page_of(made).with_id("input")
+    assert {path: value for path, value, _ in figures(section)} == {
+        "/input/limit": 4095,
+        **{f"/input/against_messages/{key}": compared[key] for key in ("samples", "classes_differing")},
+        **{f"/input/against_messages/layers/0/{key}": layer[key] for key in layer if key != "name"},
+    }
+
+
 def test_every_core_of_every_chip_is_a_cell():
     made = full(LOIHI2)
     page = page_of(made)

@@ -46,9 +46,12 @@ def figures(node, path=""):
 
 
 @pytest.mark.parametrize("chip", [LOIHI1, LOIHI2])
-@pytest.mark.parametrize("section", ["energy", "memory"])
+@pytest.mark.parametrize("section", ["energy", "memory", "neurobench", "dense.energy", "dense.memory", "dense.ratios"])
 def test_every_figure_says_its_unit_how_it_is_known_and_its_source(chip, section):
-    found = list(figures(built(chip=chip)[section]))
+    node = built(chip=chip)
+    for key in section.split("."):
+        node = node[key]
+    found = list(figures(node))
     assert found
     for path, holder in found:
         assert set(holder) == {"value", "unit", "how", "source"}, path

@@ -10,6 +10,7 @@ from toolchain.report.outcomes import label, outcomes
 from toolchain.report.page import charts
 from toolchain.report.page.accuracy import accuracy, radius
 from toolchain.report.page.activity import activity
+from toolchain.report.page.coding import image_input
 from toolchain.report.page.energy import dense, energy, memory, neurobench, under_attack
 from toolchain.report.page.figures import Chart, Section, Table, find, join, shown, shown_share
 from toolchain.report.words import NOT_KNOWN
@@ -27,6 +28,7 @@ def all_of(report: Report, notes: Notes) -> list[Section]:
     """Every section, of which one has no blocks where the report says nothing about it."""
     return [
         Section(id="layers", title="Layers", blocks=list(_layers(report))),
+        Section(id="input", title="Input", blocks=list(image_input(report))),
         Section(id="cores", title="Cores", blocks=list(_cores(report))),
         Section(id="limits", title="Limits", blocks=list(_limits(report))),
         Section(id="memory", title="Memory", blocks=list(memory(report, notes))),
