@@ -133,8 +133,9 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v_th: Tensor, layer: IF) -> Tensor:
-        u, spikes = torch.empty_like(x), torch.empty_like(x)
         v = torch.zeros_like(x[0])
+        # Steps one after the other, each in its own memory format, even where x is one step shown at all.
+        u, spikes = (x.new_empty_strided(x.shape, (v.numel(), *v.stride())) for _ in range(2))
         for t in range(x.shape[0]):
             torch.add(v, x[t], out=u[t])
             torch.ge(u[t], v_th, out=spikes[t])

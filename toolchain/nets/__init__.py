@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "Net", "Shape", "apply_mask", "build", "norms", "prunable", "restore"]
 
+CHANNELS_LAST_SIDE = 16
+"""Least side of a map whose channels are stored last: convolutions of smaller ones are slower so (measured on a CPU)."""
+
 
 class Net(nn.Module):
     """Layers behind a normalisation, which are a ReLU network or a spiking network as their IF layers' mode says.
@@ -56,8 +59,16 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
-        logits: Tensor = self.body((images - self.mean[:, None, None]) / self.std[:, None, None])
+        logits = _contiguous((images - self.mean[:, None, None]) / self.std[:, None, None])
+        for layer in self.body:
+            logits = _contiguous(layer(logits)) if isinstance(layer, nn.AvgPool2d) else layer(logits)
         return logits.reshape(self.timesteps, len(images), -1).mean(dim=0) if self.mode == "snn" else logits
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """`x` in the memory format its convolutions are fastest in: large maps with their channels last, small ones first."""
+    last = x.ndim == 4 and min(x.shape[2:]) >= CHANNELS_LAST_SIDE
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def build(
