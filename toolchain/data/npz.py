@@ -75,12 +75,12 @@ def _opened(path: Path, keys: Sequence[str]) -> Iterator[np.lib.npyio.NpzFile]:
 def _shape(path: Path, archive: np.lib.npyio.NpzFile, part: str) -> tuple[int, ...]:
     """The shape of a part's images. Raises FormatError where they or their labels are not such; neither is read."""
     (shape, dtype), (labels, label_dtype) = (_header(archive, f"{letter}_{part}") for letter in "xy")
+    if dtype.hasobject or label_dtype.hasobject:
+        raise fault(path, "it holds arrays of Python objects, which could execute code; save plain uint8")
     if dtype != np.uint8:
         raise fault(path, f"x_{part}: expected uint8 pixels from 0 to 255, got {dtype}")
     if len(shape) not in {3, 4} or 0 in shape:
         raise fault(path, f"x_{part}: expected images (N,H,W), (N,H,W,C) or (N,C,H,W), got shape {shape}")
-    if label_dtype.hasobject:
-        raise fault(path, "it holds arrays of Python objects, which could execute code; save plain uint8")
     if label_dtype.kind not in "iu" or len(labels) != 1:
         raise fault(path, f"y_{part}: expected integers of shape (N,), got {label_dtype} of shape {labels}")
     if labels[0] != shape[0]:
