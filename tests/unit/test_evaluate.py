@@ -185,6 +185,8 @@ def test_an_evaluation_that_is_killed_goes_on_and_ends_the_same(tmp_path, monkey
     monkeypatch.undo()
     monkeypatch.setattr("toolchain.evaluate.outcome.UNIT", 16)
     assert evaluate.evaluate(path, **settings, checks=False, out=tmp_path) == expected
+    monkeypatch.setattr("toolchain.evaluate.outcome.UNIT", 32)  # units of other sizes are not mistaken for these
+    assert evaluate.evaluate(path, **settings, checks=False, out=tmp_path) == expected
     assert json.loads((tmp_path / "evaluation.json").read_text()) == expected
     evaluate.evaluate(path, attack=["noise"], eps=[0.1], samples=40, checks=False, out=tmp_path)
 
@@ -222,3 +224,10 @@ def test_a_damaged_unit_is_refused(tmp_path):
     with pytest.raises(FormatError) as caught:
         evaluate.evaluate(path, **settings)
     assert str(caught.value) == f"{unit}: not a unit of an evaluation; delete it to repeat it"
+
+
+@pytest.mark.parametrize("device", ["abacus", "cpu:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_sentence(device):
+    with pytest.raises(ConfigError) as caught:
+        evaluate.evaluate(resources.model_path("digits-cnn.pt"), attack=["none"], device=device)
+    assert str(caught.value) == f"--device: expected a device that torch can use here, such as cpu, got {device!r}"

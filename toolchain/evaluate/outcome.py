@@ -119,7 +119,7 @@ def attacked(
     firsts = range(0, len(split), UNIT)
     for first in ranks.mine(firsts):
         unit = slice(first, first + UNIT)
-        done = None if state is None else state.read(name, eps, first, chosen)
+        done = None if state is None else state.read(name, eps, first, len(labels[unit]), chosen)
         if done is None:
             done = _broken(
                 model,

@@ -34,14 +34,17 @@ class State:
 
     folder: Path
 
-    def read(self, attack: str, eps: float, first: int, members: Sequence[Member]) -> Broken | None:
-        """The result of a unit, or None where it is not there. Raises FormatError for a file that is none."""
+    def read(self, attack: str, eps: float, first: int, n: int, members: Sequence[Member]) -> Broken | None:
+        """The result of the n images from `first` on, or None where it is not there, or of other images or members.
+
+        Raises: FormatError for a file that is none.
+        """
         path = self._path(attack, eps, first)
         if not path.exists():
             return None
         try:
             table = json.loads(store.read_bytes(path))
-            if list(table["members"]) != [member.name for member in members]:
+            if table["n"] != n or list(table["members"]) != [member.name for member in members]:
                 return None
             clean, right, *each = (
                 _bits(text, table["n"]) for text in (table["clean"], table["right"], *table["members"].values())

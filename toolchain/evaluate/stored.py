@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from toolchain import data as datasets
 from toolchain import nets, ranks, store
@@ -63,7 +64,7 @@ def measure(
     state = None if out is None else _claim(out, path, few, indices, steps=steps, seed=seed, exhaustive=exhaustive)
     with ranks.joined():
         return attacked(
-            nets.restore(model).to(device),
+            nets.restore(model).to(_usable(device)),
             few,
             attack,
             eps=eps,
@@ -100,7 +101,7 @@ def evaluate(
     Raises: FormatError; ConfigError, before anything is attacked.
     """
     model = store.load(path)
-    net = nets.restore(model).to(device)
+    net = nets.restore(model).to(_usable(device))
     names = _names(net, attack)
     source = data or model.data_source
     whole = _test_images(model, data)
@@ -140,6 +141,14 @@ def evaluate(
     if out is not None and ranks.rank() == 0:
         store.write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _usable(device: str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # torch says so in several ways
+        fault = f"expected a device that torch can use here, such as cpu, got {device!r}"
+        raise ConfigError(where="--device", faults=(fault,)) from None
 
 
 def _names(net: Net, attack: Sequence[str]) -> tuple[str, ...]:
