@@ -15,6 +15,7 @@ from toolchain.compare.pareto import STATIC, plots
 from toolchain.compare.terminal import render
 from toolchain.errors import CapacityError, RangeError, UnsupportedError
 from toolchain.profile import HardwareProfile
+from toolchain.report.beside import knows_static
 from toolchain.report.outcomes import label, outcomes
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def _energies(energy: Mapping[str, Any]) -> dict[str, Any]:
     """The totals that several profiles can share a column for, over nonzero synapses."""
     found = {"eq. 12, fp32": energy["eq12"]["fp32"], "Lemaire, 45 nm": energy["lemaire"]["total"]}
     for chosen in energy.get("hardware", {}).get("sets", {}).values():
-        if chosen["total_low"]["value"] is not None:
-            found |= {chosen["label"]: chosen["dynamic_low"], f"{chosen['label']}{STATIC}": chosen["total_low"]}
+        if chosen["dynamic_low"]["value"] is not None:
+            found[chosen["label"]] = chosen["dynamic_low"]
+        if knows_static(chosen):
+            found[f"{chosen['label']}{STATIC}"] = chosen["total_low"]
     return found

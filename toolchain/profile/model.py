@@ -153,10 +153,10 @@ class Times:
 class Anchor:
     """[anchor], what others measured of one network on this chip: context for a report's figures, not an estimate."""
 
-    cores: Count = field(metadata=_is("cores that network took", "cores", low=1))
-    steps: Count = field(metadata=_is("its steps an inference", "steps", low=1))
-    step_us: Quantity[float] = field(metadata=_is("time of its step", "us"))
-    energy_mj: Quantity[float] = field(metadata=_is("energy of its inference", "mJ"))
+    cores: Count = field(metadata=_is("cores", "cores", low=1))
+    steps: Count = field(metadata=_is("steps an inference", "steps", low=1))
+    step_us: Quantity[float] = field(metadata=_is("time of a step", "us"))
+    energy_mj: Quantity[float] = field(metadata=_is("energy of an inference", "mJ"))
     dynamic_mj: Quantity[float] = field(metadata=_is("of which dynamic", "mJ"))
 
 

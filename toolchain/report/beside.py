@@ -23,13 +23,18 @@ def totals(energy: Mapping[str, Any]) -> Iterator[tuple[str, Place]]:
         yield "Lemaire, 45 nm", ("lemaire", "total")
     if "hardware" in energy:
         for name, chosen in energy["hardware"]["sets"].items():
-            for total, also in (("dynamic", ""), ("total", " + static")):
+            for total, also in (("dynamic", ""), ("total", " + static"))[: 1 + knows_static(chosen)]:
                 low, high = (("hardware", "sets", name, f"{total}_{end}") for end in ("low", "high"))
                 if at(energy, low)["value"] == at(energy, high)["value"]:
                     yield f"{chosen['label']}{also}", low
                 else:
                     yield f"{chosen['label']}{also}, nonzero", low
                     yield f"{chosen['label']}{also}, stored", high
+
+
+def knows_static(chosen: Mapping[str, Any]) -> bool:
+    """Whether a set's total tells more than its dynamic one."""
+    return bool(chosen["total_low"]["value"] != chosen["dynamic_low"]["value"])
 
 
 def at(node: Any, place: Place) -> Any:

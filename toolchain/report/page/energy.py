@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from toolchain.report.beside import at, totals
+from toolchain.report.beside import at, knows_static, totals
 from toolchain.report.page import charts
 from toolchain.report.page.figures import Chart, Table, figure_table, find, join, shown
 from toolchain.report.words import NOT_KNOWN
@@ -261,8 +261,9 @@ def _compared(
         what = find(report, *ratio, "source")
         both = _both(report, places, place)
         rows.append([Markup("<b>{}</b>").format(name), *both, shown(report, *ratio, "value")])
-        if place[-1] in {"total", "total_low"}:
-            terms = (*place[:-1], "terms")
+        terms = (*place[:-1], "terms")
+        model = at(find(report, *places[0]), place[:-1])
+        if place[-1] == "total" or (place[-1].endswith("low") and place[-1].startswith("total") == knows_static(model)):
             rows += [
                 [f"- {term.replace('_', ' ')}", *_both(report, places, (*terms, term)), ""]
                 for term in at(find(report, *places[0]), terms)

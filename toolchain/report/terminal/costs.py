@@ -82,10 +82,13 @@ def _hardware(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableTyp
         "updates a step"
     )
     yield figures_table("Time", {"t step": made["t_step"], "latency": made["latency"]}, notes)
+    measured: dict[str, list[str]] = {}
     for entry in report.get("context", []):
-        yield Text(
-            f"For scale, {entry['what']}: {number(entry['value'])} {entry['unit']} [{entry['status']}: {entry['source']}]"
-        )
+        what, value, unit = entry["what"], number(entry["value"]), entry["unit"]
+        said = f"{value} {what}" if what.startswith(unit) else f"{what} {value} {unit}"
+        measured.setdefault(f"{entry['status']}: {entry['source']}", []).append(said)
+    for source, figures in measured.items():
+        yield Text(f"For scale, another network on {chip} [{source}]: {', '.join(figures)}")
 
 
 def _by_layer(report: Mapping[str, Any]) -> Iterator[RenderableType]:
