@@ -57,7 +57,7 @@ def half_zeros():
 
 
 def vgg11(density=1.0):
-    """VGG-11 with five pools and classifier 512-10: maps 32, 16, 8, 8, 4, 4, 2, 2."""
+    """VGG-11 with five pools and one dense layer 512 -> 10: maps 32, 16, 8, 8, 4, 4, 2, 2, and uniform random masks."""
     rng = np.random.default_rng(0)
 
     def weights(*shape: int):
@@ -69,8 +69,7 @@ def vgg11(density=1.0):
     ):
         layers.append(conv(f"conv{index + 1}", weights(channels, sources, 3, 3), pool=pool, padding=(1, 1)))
         sources = channels
-    layers.append(Dense(name="fc1", weight=weights(512, 512), neuron=neuron(512), pool=2))
-    last = Readout(name="fc2", weight=weights(10, 512), bias=np.zeros(10, int))
+    last = Readout(name="fc", weight=weights(10, 512), bias=np.zeros(10, int), pool=2)
     return network((3, 32, 32), *layers, last=last)
 
 
@@ -81,7 +80,9 @@ def limited(chip, **limits):
     assert set(limits) <= names
     core = replace(
         chip.core,
-        **{name: replace(getattr(chip.core, name), value=value) for name, value in limits.items()},
+        **{
+            name: replace(getattr(chip.core, name) or LOIHI2.core.layers, value=value) for name, value in limits.items()
+        },
     )
     return replace(chip, core=core, chip=replace(chip.chip, cores=replace(chip.chip.cores, value=cores)))
 

@@ -293,7 +293,7 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
         **verdict.to_dict(),
         "fits": not verdict.violations,
         "sentences": [str(error) for error in verdict.errors()],
-        "n_cores": len(placed.cores),
+        "n_cores": placed.n_cores,
         "n_chips": placed.n_chips,
     }
 

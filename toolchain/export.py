@@ -201,7 +201,7 @@ def _check_dense(layer: Dense | Readout) -> None:
 
 def _write_mapping(group: h5py.Group, deployment: Deployment) -> None:
     mapping = deployment.mapping
-    facts = {name: getattr(mapping, name) for name in ("profile", "profile_sha256", "formats", "tiles")}
+    facts = {name: getattr(mapping, name) for name in ("profile", "profile_sha256", "pools", "formats", "tiles")}
     group["json"] = _text(facts)
     layers = [layer.name for layer in deployment.network.chain]
     rows = [

@@ -318,6 +318,24 @@ def _dense_shape(layer: Dense | Readout, source: Shape) -> Shape:
     return out, 1, 1
 
 
+def _without_pool(layer: Any, source: Shape) -> Any:
+    """The layer with each weight repeated for the q x q neurons of its cell."""
+    q, weight = layer.pool, layer.weight
+    if q == 1:
+        return layer
+    if not isinstance(layer, Conv):
+        channels, height, width = source
+        cells = weight.reshape(len(weight), channels, height // q, width // q)
+        return replace(layer, weight=cells.repeat(q, axis=2).repeat(q, axis=3).reshape(len(weight), -1), pool=1)
+    taps = [np.arange(n) * d * q for n, d in zip(weight.shape[2:], layer.dilation, strict=True)]
+    spread = np.zeros((*weight.shape[:2], *(at[-1] + q for at in taps)), dtype=weight.dtype)
+    for y in range(q):
+        for x in range(q):
+            spread[:, :, (taps[0] + y)[:, None], taps[1] + x] = weight
+    stride, padding = ((a * q, b * q) for a, b in (layer.stride, layer.padding))
+    return replace(layer, weight=spread, stride=stride, padding=padding, dilation=(1, 1), pool=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A chain of integer layers that runs `timesteps` steps an image.
@@ -368,6 +386,11 @@ class Network:
         if coding is None or layer is not self.layers[0]:
             return neuron, sums
         return replace(neuron, bias=np.zeros_like(neuron.bias)), coding.biases(sums + neuron.bias_map)
+
+    def without_pools(self) -> Network:
+        """The network with every pool spread into its kernel, as netx writes it; it computes the same."""
+        layers = tuple(_without_pool(layer, source) for layer, source, _ in self.wired())
+        return Network(input=self.input, layers=layers[:-1], readout=layers[-1], timesteps=self.timesteps)
 
     def wired(self) -> Iterator[tuple[AnyLayer, Shape, Shape]]:
         """Yield (layer, shape of its source, its own shape) in order, the readout last."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 Range = tuple[int, int]
 """First and one past last"""
 
 
+Pools = Literal["merged", "expanded"]
+"""Whether the q x q neurons of a pool's cell share their synapses, or each has its own, as netx writes them"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """One core's share of one layer and what it uses there. Units: words as the profile defines them, else counts."""
+    """One core's share of one layer and what it uses there; shares of equal index sit on one core.
+
+    Units: words as the profile defines them, else counts.
+    """
 
     index: int
     chip: int
@@ -33,9 +41,10 @@ class Core:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """Every core of a network on a profile, in layer order.
+    """Every share of a network on a profile's cores, in layer order.
 
-    formats: per layer, how its synapses are stored (shared, dense, sparse; bias: it has none, the host drives its neurons); tiles: per layer, (th, tw, tc).
+    formats: per layer, how its synapses are stored (shared, dense, sparse, run-length; bias: it has none, the host
+    drives its neurons); tiles: per layer, (th, tw, tc), the size its tiles have or, where layers share cores, are parts of.
     """
 
     profile: str
@@ -43,6 +52,12 @@ class Mapping:
     formats: dict[str, str]
     tiles: dict[str, tuple[int, int, int]]
     cores: tuple[Core, ...]
+    pools: Pools = "merged"
+
+    @property
+    def n_cores(self) -> int:
+        """Cores used."""
+        return len({core.index for core in self.cores})
 
     @property
     def n_chips(self) -> int:

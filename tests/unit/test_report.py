@@ -282,7 +282,7 @@ def test_the_dense_twin_has_every_weight_the_same_spikes_and_figures_that_are_al
     assert {holder["how"] for section in ("energy", "memory") for _, holder in figures(dense[section])} == {"assumed"}
     ratio = dense["ratios"]["energy"]["eq12"]["fp32"]["value"]
     assert ratio == pytest.approx((80 * 3 * 80 + 1600) / (80 * 3 * 40 + 1600))
-    assert dense["mapping"] == {"n_cores": 3, "n_chips": 1, "reason": None}
+    assert dense["mapping"] == {"n_cores": 1, "n_chips": 1, "reason": None}
 
 
 def test_a_dense_twin_that_no_core_can_hold_says_so_and_has_no_chips_energy():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.ir import Conv, Readout
-from toolchain.profile import BudgetMemory, ListMemory
+from toolchain.check.lists import Stored, Wired, allowed, by_position, heard, stored, wire
+from toolchain.ir import Readout
+from toolchain.profile import BudgetMemory
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,34 +22,9 @@ if TYPE_CHECKING:
     Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """Source rows (or columns) that a range of outputs hears, and the sizes of the distinct sets of taps it hears them by."""
-
-    cells: tuple[int, ...]
-    set_sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wired:
-    """A layer, the shape of its pooled source, its own shape, and how its synapses are stored, if it has any.
-
-    driven: the host sets its neurons' biases, so that nothing reaches it.
-
-    heard: what `_heard` found for an axis and a range, kept because many cores share it.
-    """
-
-    layer: AnyLayer
-    cells: Shape
-    shape: Shape
-    form: str
-    driven: bool = False
-    heard: dict[tuple[int, Range], _Heard] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A core and what it really spends."""
+    """A share and what it really spends on its core."""
 
     core: Core
     wired: Wired
@@ -61,19 +37,20 @@ class Seen:
 
     @property
     def total_words(self) -> int:
-        """Words of everything on the core, where all of it shares one memory."""
+        """Words of everything of the share, where all of it shares one memory."""
         return self.axons_in + self.groups + self.core.n_neurons + self.synapse_words + self.axon_map_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """seen: the cores that lie within a layer of known format; only those can be measured."""
+    """seen: the shares that lie within a layer of known format; only those can be measured. cores: they, by their core."""
 
     network: Network
     mapping: Mapping
     profile: HardwareProfile
     wired: dict[str, Wired]
     seen: tuple[Seen, ...]
+    cores: dict[int, tuple[Seen, ...]]
 
     def cap(self, limit: Count, *, fill: bool = True) -> int:
         """A core's limit after its head-room."""
@@ -81,31 +58,34 @@ class Facts:
 
 
 def measure(network: Network, mapping: Mapping, profile: HardwareProfile) -> Facts:
-    """Return the network as wired and every core measured from its neurons' place."""
-    wired = {}
-    for layer, (channels, height, width), shape in network.wired():
-        cells = channels, height // layer.pool, width // layer.pool
-        form, driven = mapping.formats.get(layer.name, ""), network.is_driven(layer)
-        wired[layer.name] = Wired(layer=layer, cells=cells, shape=shape, form=form, driven=driven)
-    names = list(wired)
-    listeners = {
-        name: _Listeners.of(wired[after], [core for core in mapping.cores if core.layer == after])
-        for name, after in pairwise(names)
+    """Return the network as wired and every share measured from its neurons' place."""
+    if mapping.pools == "expanded":
+        network = network.without_pools()
+    wired = {
+        wired[0].name: wire(wired, mapping.formats.get(wired[0].name, ""), driven=network.is_driven(wired[0]))
+        for wired in network.wired()
     }
-    several_chips = mapping.n_chips > 1
+    shares: dict[str, list[tuple[Core, Stored]]] = {name: [] for name in wired}
+    for core in mapping.cores:
+        layer = wired.get(core.layer)
+        if layer and known(layer, profile) and _inside(core, layer.shape):
+            shares[core.layer].append((core, stored(profile, layer, core, weight_bits=layer.layer.weight_bits)))
+    listeners = {one: _Listeners.of(wired[other], shares[other], profile) for one, other in pairwise(wired)}
     seen = tuple(
-        _measure(profile, wired[core.layer], core, listeners.get(core.layer), several_chips=several_chips)
-        for core in mapping.cores
-        if core.layer in wired and known(wired[core.layer]) and _inside(core, wired[core.layer].shape)
+        _measure(profile, wired[name], core, found, listeners.get(name))
+        for name, placed in shares.items()
+        for core, found in placed
     )
-    return Facts(network=network, mapping=mapping, profile=profile, wired=wired, seen=seen)
+    cores: dict[int, list[Seen]] = {}
+    for share in seen:
+        cores.setdefault(share.core.index, []).append(share)
+    together = {index: tuple(cores[index]) for index in sorted(cores)}
+    return Facts(network=network, mapping=mapping, profile=profile, wired=wired, seen=seen, cores=together)
 
 
-def known(wired: Wired) -> bool:
+def known(wired: Wired, profile: HardwareProfile) -> bool:
     """Whether the layer can be stored in the format the mapping gives it."""
-    if wired.driven:
-        return wired.form == "bias"
-    return wired.form in ({"shared"} if isinstance(wired.layer, Conv) else {"dense", "sparse"})
+    return wired.form in allowed(wired, profile.memory)
 
 
 def _inside(core: Core, shape: Shape) -> bool:
@@ -125,57 +105,72 @@ def misplaced(shape: Shape, cores: list[Core]) -> int:
     return int((times != 1).sum()) + strays
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Listeners:
-    """The cores of the layer behind.
+    """The shares of the layer behind, by chip.
 
-    Shapes: maps, for each range of this layer's channels that cores of a convolution hear, how many of them hear each map
-    position, (H, W). shared is False, and maps empty, where every neuron addresses every core.
+    Shapes: cells, by chip, how many hear each cell (C, h, w), where each neuron has its own axon; positions, by chip and range
+    of source channels, how many hear each map position (h, w).
     """
 
-    n_cores: int
-    shared: bool
-    maps: dict[Range, Counts]
+    pool: int
+    single: bool
+    cells: dict[int, Counts]
+    positions: dict[tuple[int, Range], Counts]
 
     @classmethod
-    def of(cls, wired: Wired, cores: list[Core]) -> _Listeners:
-        layer = wired.layer
-        cores = [core for core in cores if _inside(core, wired.shape)]
-        if not isinstance(layer, Conv):
-            return cls(len(cores), shared=False, maps={})
-        maps: dict[Range, Counts] = {}
-        outputs, inputs = layer.weight.shape[0] // layer.groups, layer.weight.shape[1]
-        for core in cores:
-            first, last = core.channels[0] // outputs, (core.channels[1] - 1) // outputs + 1
-            heard = maps.setdefault((first * inputs, last * inputs), np.zeros(wired.cells[1:], dtype=np.int64))
-            heard[np.ix_(_heard(wired, layer, 0, core.y).cells, _heard(wired, layer, 1, core.x).cells)] += 1
-        pooled = {span: heard.repeat(layer.pool, axis=0).repeat(layer.pool, axis=1) for span, heard in maps.items()}
-        return cls(len(cores), shared=True, maps=pooled)
+    def of(cls, wired: Wired, shares: list[tuple[Core, Stored]], profile: HardwareProfile) -> _Listeners:
+        single = not by_position(wired.form, profile.memory)
+        flat = wired.layer.weight.ndim == 2
+        made = cls(pool=wired.layer.pool, single=single, cells={}, positions={})
+        for core, found in shares:
+            rows, cols = heard(wired, 0, core.y), heard(wired, 1, core.x)
+            low, high = wired.sources(core.channels)
+            if found.hears is not None:
+                at = made.cells.setdefault(core.chip, np.zeros(wired.cells, dtype=np.int64))
+                at[low:high, rows.cells[:, None], cols.cells] += found.hears[:, rows.of[:, None], cols.of]
+            else:
+                span = (0, high) if flat else (low, high)
+                at = made.positions.setdefault((core.chip, span), np.zeros(wired.plane, dtype=np.int64))
+                at[(...,) if flat else (rows.cells[:, None], cols.cells)] += 1
+        return made
+
+    def axons(self, core: Core, source: Shape) -> tuple[int, int]:
+        """Axons that leave a share, to listeners on its chip and on others. source: shape of its layer."""
+        q = self.pool
+        rows, cols = (np.arange(*span) // q for span in (core.y, core.x))
+        near = far = 0
+        for chip, cells in self.cells.items():
+            found = cells.reshape(source[0], source[1] // q, source[2] // q)
+            n = int(found[core.channels[0] : core.channels[1], rows[:, None], cols].sum())
+            near, far = (near + n, far) if chip == core.chip else (near, far + n)
+        for (chip, (low, high)), positions in self.positions.items():
+            if not (low < core.channels[1] and core.channels[0] < high):
+                continue
+            n = int(positions[rows[:, None], cols].sum())
+            near, far = (near + n, far) if chip == core.chip else (near, far + n)
+        return near, far
 
 
-def _measure(
-    profile: HardwareProfile, wired: Wired, core: Core, behind: _Listeners | None, *, several_chips: bool
-) -> Seen:
-    """What the core really spends."""
-    words, longest = synapses(profile, wired, core, wired.layer.weight_bits)
-    axons = _axons(core, behind)
+def _measure(profile: HardwareProfile, wired: Wired, core: Core, found: Stored, behind: _Listeners | None) -> Seen:
+    """What the share really spends."""
+    near, far = behind.axons(core, wired.shape) if behind else (0, 0)
     slots = axon_map = 0
-    match profile.memory:
-        case ListMemory() as memory:
-            each = memory.slots_shared if behind and behind.shared else memory.slots_discrete
-            slots = axons * (each.value + (memory.slots_remote.value if several_chips else 0))
-        case BudgetMemory() as memory:
-            axon_map = axons
-            if behind and behind.shared:
-                axon_map = int(np.ceil(round(core.n_neurons * memory.axon_map_per_neuron.value, 6)))
+    if isinstance(memory := profile.memory, BudgetMemory):
+        axon_map = near + far
+        if behind and not behind.single:
+            axon_map = int(np.ceil(round(core.n_neurons * memory.axon_map_per_neuron.value, 6)))
+    elif behind:
+        each = memory.slots_discrete if behind.single else memory.slots_shared
+        slots = (near + far) * each.value + far * memory.slots_remote.value
     return Seen(
         core=core,
         wired=wired,
-        axons_in=_axons_in(profile, wired, core),
+        axons_in=found.axons,
         axons_out=slots,
         groups=_groups(wired.layer, core.channels),
-        synapse_words=words,
-        list_words=longest,
+        synapse_words=found.words,
+        list_words=found.longest,
         axon_map_words=axon_map,
     )
 
@@ -184,91 +179,3 @@ def _groups(layer: AnyLayer, channels: Range) -> int:
     if isinstance(layer, Readout):
         return 1
     return len(set(layer.neuron.per_channel(layer.weight.shape[0])[channels[0] : channels[1]].tolist()))
-
-
-def _axons(core: Core, behind: _Listeners | None) -> int:
-    """Axons that leave the core: one a neuron and listening core, or one a map position and listening core."""
-    if behind is None:
-        return 0
-    if not behind.shared:
-        return core.n_neurons * behind.n_cores
-    heard = (
-        times[slice(*core.y), slice(*core.x)].sum()
-        for (first, last), times in behind.maps.items()
-        if first < core.channels[1] and core.channels[0] < last
-    )
-    return int(sum(heard))
-
-
-def _axons_in(profile: HardwareProfile, wired: Wired, core: Core) -> int:
-    layer, memory = wired.layer, profile.memory
-    if wired.driven:
-        return 0
-    if isinstance(layer, Conv):
-        if isinstance(memory, BudgetMemory):
-            return memory.shared_axon_words.value
-        return len(_heard(wired, layer, 0, core.y).cells) * len(_heard(wired, layer, 1, core.x).cells)
-    heard = int((_synapses_per_source(wired, core) > 0).sum())
-    return heard * (memory.list_axon_words.value if isinstance(memory, BudgetMemory) else 1)
-
-
-def _heard(wired: Wired, layer: Conv, axis: int, span: Range) -> _Heard:
-    """What the outputs of `span` hear along an axis (0: rows, 1: columns)."""
-    if (axis, span) not in wired.heard:
-        n_cells, n_taps = wired.cells[1 + axis], layer.weight.shape[2 + axis]
-        outputs = np.arange(*span)[:, None] * layer.stride[axis] - layer.padding[axis]
-        cells = outputs + np.arange(n_taps) * layer.dilation[axis]
-        _, taps = np.indices(cells.shape)
-        valid = (cells >= 0) & (cells < n_cells)
-        by_tap = np.zeros((n_cells, n_taps), dtype=bool)
-        by_tap[cells[valid], taps[valid]] = True
-        heard = np.flatnonzero(by_tap.any(axis=1))
-        sets = np.unique(by_tap[heard], axis=0)
-        wired.heard[axis, span] = _Heard(tuple(heard.tolist()), tuple(sets.sum(axis=1).tolist()))
-    return wired.heard[axis, span]
-
-
-def _synapses_per_source(wired: Wired, core: Core) -> Counts:
-    """Synapses a dense layer's core stores for each source. Shape: (sources,)."""
-    part = wired.layer.weight[core.channels[0] : core.channels[1]]
-    stored: Counts = (part != 0).sum(axis=0, dtype=np.int64)
-    return stored if wired.form == "sparse" else np.full(part.shape[1], len(part), dtype=np.int64)
-
-
-def synapses(profile: HardwareProfile, wired: Wired, core: Core, weight_bits: int) -> tuple[int, int]:
-    """Words of all synapses of the core, and of its longest list."""
-    if wired.driven:
-        return 0, 0
-    layer, memory = wired.layer, profile.memory
-    widths = profile.precision.weight_widths
-    bits = min([w for w in widths.value if w >= weight_bits], default=weight_bits) if widths else weight_bits
-    if not isinstance(layer, Conv):
-        extra = memory.synapse_bits.value if isinstance(memory, BudgetMemory) else 0
-        if isinstance(memory, ListMemory) and wired.form == "sparse":
-            extra = max(memory.index_bits_min.value, int(np.ceil(np.log2(core.n_neurons))))
-        lists = [_list_words(memory, int(n), bits + extra) for n in _synapses_per_source(wired, core)]
-        return sum(lists), max(lists)
-    outputs = np.arange(*core.channels) // (layer.weight.shape[0] // layer.groups)
-    per_group = [int(n) for n in np.bincount(outputs) if n]
-    if isinstance(memory, BudgetMemory):
-        per_tap = sum(_up(n * bits + memory.shared_header_bits.value, memory.word_bits.value) for n in per_group)
-        return per_tap * int(np.prod(layer.weight.shape[1:])), 0
-    rows, cols = _heard(wired, layer, 0, core.y).set_sizes, _heard(wired, layer, 1, core.x).set_sizes
-    sizes = [row * col * n for row in rows for col in cols for n in per_group]
-    lists = [_list_words(memory, size, bits) for size in sizes]
-    return layer.weight.shape[1] * sum(lists), max(lists, default=0)
-
-
-def _list_words(memory: ListMemory | BudgetMemory, n: int, synapse_bits: int) -> int:
-    """Words of one list: entries of up to `entry_synapses`, each with a header."""
-    if n == 0:
-        return 0
-    full, rest = divmod(n, memory.entry_synapses.value)
-    bits = n * synapse_bits + memory.entry_bits.value * (full + (rest > 0))
-    words, over = _up(bits, memory.word_bits.value), bits % memory.word_bits.value
-    spills = isinstance(memory, ListMemory) and (over == 0 or over >= memory.spill_bits.value)
-    return words + spills
-
-
-def _up(n: int, unit: int) -> int:
-    return (n + unit - 1) // unit

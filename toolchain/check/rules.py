@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.check.measure import known, misplaced, synapses
+from toolchain.check.measure import known, misplaced
+from toolchain.check.remedies import fewer_sources, smaller
 from toolchain.ir import Readout
 from toolchain.profile import BudgetMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from toolchain.check.measure import Facts, Seen, Wired
+    from toolchain.check.lists import Wired
+    from toolchain.check.measure import Facts, Seen
+    from toolchain.placement import Core
 
 STATE_BITS = 24
 """What the network's semantics (see `ir`) are proven for."""
@@ -47,16 +49,17 @@ class Finding:
 def r01_neurons(facts: Facts) -> Iterator[Finding]:
     """R01 neurons: a core holds at most `core.neurons` neurons times `core.max_fill`; readout neurons count."""
     cap = facts.cap(facts.profile.core.neurons)
-    for seen in facts.seen:
-        yield _core("R01", "neurons", seen, used=seen.core.n_neurons, limit=cap, unit="neurons")
+    for on in facts.cores.values():
+        yield _core("R01", "neurons", on, [seen.core.n_neurons for seen in on], limit=cap, unit="neurons")
 
 
 def r02_synaptic_memory(facts: Facts) -> Iterator[Finding]:
     """R02 synaptic memory: a core's synapses take at most `core.synapse_words` times `core.max_fill`."""
     cap = facts.cap(facts.profile.core.synapse_words)
-    for seen in facts.seen:
-        remedy = _narrower(facts, seen, cap) if seen.synapse_words > cap else ""
-        yield _core("R02", "synaptic memory", seen, used=seen.synapse_words, limit=cap, unit="words", remedy=remedy)
+    for on in facts.cores.values():
+        words = [seen.synapse_words for seen in on]
+        remedy = smaller(facts.profile, on, cap) if sum(words) > cap else ""
+        yield _core("R02", "synaptic memory", on, words, limit=cap, unit="words", remedy=remedy)
 
 
 def r03_total_memory(facts: Facts) -> Iterator[Finding]:
@@ -64,26 +67,30 @@ def r03_total_memory(facts: Facts) -> Iterator[Finding]:
     limit = facts.profile.core.total_words
     if limit is None:
         return
-    for seen in facts.seen:
-        used = seen.total_words if isinstance(facts.profile.memory, BudgetMemory) else seen.synapse_words
-        yield _core("R03", "total memory", seen, used=used, limit=facts.cap(limit), unit="words")
+    whole = isinstance(facts.profile.memory, BudgetMemory)
+    for on in facts.cores.values():
+        used = [seen.total_words if whole else seen.synapse_words for seen in on]
+        yield _core("R03", "total memory", on, used, limit=facts.cap(limit), unit="words")
 
 
 def r04_input_axons(facts: Facts) -> Iterator[Finding]:
     """R04 input axons: a core listens to at most `core.axons_in`; where that is in words, times `core.max_fill`."""
     limit = facts.profile.core.axons_in
     cap = facts.cap(limit, fill=limit.unit == "words")
-    for seen in facts.seen:
-        yield _core("R04", "input axons", seen, used=seen.axons_in, limit=cap, unit=limit.unit)
+    for on in facts.cores.values():
+        used = [seen.axons_in for seen in on]
+        remedy = fewer_sources(on, cap) if sum(used) > cap else ""
+        yield _core("R04", "input axons", on, used, limit=cap, unit=limit.unit, remedy=remedy)
 
 
 def r05_output_axons(facts: Facts) -> Iterator[Finding]:
-    """R05 output axons: the axons that leave a core take at most `core.axons_out` slots."""
+    """R05 output axons: the axons that leave a core take at most `core.axons_out` slots, more where they leave its chip."""
     limit = facts.profile.core.axons_out
     if limit is None:
         return
-    for seen in facts.seen:
-        yield _core("R05", "output axons", seen, used=seen.axons_out, limit=limit.value, unit="slots")
+    for on in facts.cores.values():
+        used = [seen.axons_out for seen in on]
+        yield _core("R05", "output axons", on, used, limit=limit.value, unit="slots")
 
 
 def r06_axon_map(facts: Facts) -> Iterator[Finding]:
@@ -91,8 +98,9 @@ def r06_axon_map(facts: Facts) -> Iterator[Finding]:
     limit = facts.profile.core.axon_map_words
     if limit is None:
         return
-    for seen in facts.seen:
-        yield _core("R06", "axon map", seen, used=seen.axon_map_words, limit=facts.cap(limit), unit="words")
+    for on in facts.cores.values():
+        used = [seen.axon_map_words for seen in on]
+        yield _core("R06", "axon map", on, used, limit=facts.cap(limit), unit="words")
 
 
 def r07_synapse_list(facts: Facts) -> Iterator[Finding]:
@@ -100,49 +108,60 @@ def r07_synapse_list(facts: Facts) -> Iterator[Finding]:
     limit = facts.profile.core.list_words
     if limit is None:
         return
-    for seen in facts.seen:
-        yield _core("R07", "synapse list", seen, used=seen.list_words, limit=limit.value, unit="words")
+    for on in facts.cores.values():
+        longest = [max(seen.list_words for seen in on)]
+        yield _core("R07", "synapse list", on, longest, limit=limit.value, unit="words")
 
 
 def r08_thresholds(facts: Facts) -> Iterator[Finding]:
-    """R08 distinct thresholds: the neurons of a core have at most `core.groups` different thresholds."""
+    """R08 distinct thresholds: the shares of a core have at most `core.groups` different thresholds, each counted by itself."""
     limit = facts.profile.core.groups
     if limit is None:
         return
-    for seen in facts.seen:
+    for on in facts.cores.values():
+        used = [seen.groups for seen in on]
         remedy = "Export with one threshold a layer."
-        yield _core(
-            "R08", "distinct thresholds", seen, used=seen.groups, limit=limit.value, unit="groups", remedy=remedy
-        )
+        yield _core("R08", "distinct thresholds", on, used, limit=limit.value, unit="groups", remedy=remedy)
 
 
 def r09_cores(facts: Facts) -> Iterator[Finding]:
-    """R09 cores: a chip has `chip.cores` cores, and no two shares of a layer sit on the same one."""
+    """R09 cores: a chip has `chip.cores` cores, a core lies on one chip and holds at most `core.layers` shares of layers."""
     limit = facts.profile.chip.cores.value
-    for chip, used in sorted(Counter(core.chip for core in facts.mapping.cores).items()):
-        remedy = f"Spread the network over {-(-used // limit)} chips." if used > limit else ""
+    chips: dict[int, set[int]] = {}
+    shares: dict[int, list[Core]] = {}
+    for core in facts.mapping.cores:
+        chips.setdefault(core.chip, set()).add(core.index)
+        shares.setdefault(core.index, []).append(core)
+    needed = -(-len(shares) // limit) - len(chips)
+    for chip, cores in sorted(chips.items()):
+        remedy = f"Use {needed} chip{'s' if needed > 1 else ''} more." if needed > 0 else "Place the network again."
         yield Finding(
             rule="R09",
             resource="cores",
             layer=f"chip {chip}",
             core=None,
-            used=used,
+            used=len(cores),
             limit=limit,
             unit="cores",
-            remedy=remedy,
+            remedy=remedy if len(cores) > limit else "",
         )
-    for index, used in Counter(core.index for core in facts.mapping.cores).items():
-        if used > 1:
-            yield Finding(
-                rule="R09",
-                resource="shares of a layer",
-                layer="network",
-                core=index,
-                used=used,
-                limit=1,
-                unit="shares",
-                remedy="Place the network again.",
-            )
+    most = facts.profile.core.layers
+    for index, found in shares.items():
+        bounds = [(len({core.chip for core in found}), 1, "chips")]
+        if most:
+            bounds.append((len(found), most.value, "shares"))
+        for used, bound, unit in bounds:
+            if used > bound:
+                yield Finding(
+                    rule="R09",
+                    resource="shares of a layer" if unit == "shares" else "chips of a core",
+                    layer="network",
+                    core=index,
+                    used=used,
+                    limit=bound,
+                    unit=unit,
+                    remedy=_PLACE,
+                )
 
 
 def r10_weight_bits(facts: Facts) -> Iterator[Finding]:
@@ -240,9 +259,17 @@ def r15_placement(facts: Facts) -> Iterator[Finding]:
 
 
 def r16_formats(facts: Facts) -> Iterator[Finding]:
-    """R16 formats: a convolution is stored as shared, a dense layer as dense or sparse, one that the host drives as bias."""
+    """R16 formats: a convolution is stored as shared or in lists, a dense layer in lists, one that the host drives as bias."""
     for wired in facts.wired.values():
-        yield _layer("R16", "unknown format", wired, used=int(not known(wired)), limit=0, unit="formats", remedy=_PLACE)
+        yield _layer(
+            "R16",
+            "unknown format",
+            wired,
+            used=int(not known(wired, facts.profile)),
+            limit=0,
+            unit="formats",
+            remedy=_PLACE,
+        )
 
 
 def r17_figures(facts: Facts) -> Iterator[Finding]:
@@ -254,7 +281,7 @@ def r17_figures(facts: Facts) -> Iterator[Finding]:
         for name, need in needed.items():
             off = abs(stated[name] - need)
             remedy = f"The mapping states {stated[name]:,}, the network needs {need:,}. {_PLACE}"
-            yield _core("R17", f"misstated {name}", seen, used=off, limit=0, unit="units", remedy=remedy)
+            yield _core("R17", f"misstated {name}", [seen], [off], limit=0, unit="units", remedy=remedy)
 
 
 CORE_RULES = (
@@ -282,16 +309,20 @@ RULES = (
 )
 
 
-def _core(rule: str, resource: str, seen: Seen, *, used: int, limit: int, unit: str, remedy: str = "") -> Finding:
-    name = seen.core.layer
+def _core(
+    rule: str, resource: str, on: Sequence[Seen], spent: list[int], *, limit: int, unit: str, remedy: str = ""
+) -> Finding:
+    """What the shares of a core spend together."""
+    name, used = " + ".join(dict.fromkeys(seen.core.layer for seen in on)), sum(spent)
     if used > limit and not remedy:
         share = f"at least {-(-used // limit)} cores" if limit else "other cores"
-        remedy = f"Cut this part of {name} into {share}, or use a profile with larger cores."
+        part = "this part of " if len(on) == 1 else ""
+        remedy = f"Cut {part}{name} into {share}, or use a profile with larger cores."
     return Finding(
         rule=rule,
         resource=resource,
         layer=name,
-        core=seen.core.index,
+        core=on[0].core.index,
         used=used,
         limit=limit,
         unit=unit,
@@ -314,11 +345,3 @@ def _layer(rule: str, resource: str, wired: Wired, *, used: int, limit: int, uni
 
 def _again(facts: Facts) -> str:
     return f"Export again for {facts.profile.name}: the scales are searched within its limits."
-
-
-def _narrower(facts: Facts, seen: Seen, cap: int) -> str:
-    """The widest narrower weights that would fit, as a remedy; empty where none does."""
-    for bits in range(seen.wired.layer.weight_bits - 1, 0, -1):
-        if synapses(facts.profile, seen.wired, seen.core, bits)[0] <= cap:
-            return f"Use --weight-bits {bits}, or a profile with larger cores."
-    return ""

@@ -1,267 +1,211 @@
-"""What a part of a layer spends on a core, by the memory formula of a profile."""
+"""What a part of a layer spends on a core, by the memory formula of a profile and the format of the layer."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.ir import Conv, Readout
+from toolchain.ir import Conv
+from toolchain.mapping.runs import Runs, runs_of
 from toolchain.profile import BudgetMemory, ListMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
-    from toolchain.ir import AnyLayer, Shape
+    from toolchain.mapping.job import Job, Memory, Strip
     from toolchain.placement import Range
     from toolchain.profile import HardwareProfile
 
-    Counts = npt.NDArray[np.int64]
-    Caps = dict[str, int]
+    Ints = npt.NDArray[np.int64]
+    Bools = npt.NDArray[np.bool_]
+    Caps = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a core spends, by the names of a profile's limits."""
-
-    neurons: int
-    synapse_words: int
-    axons_in: int
-    axons_out: int
-    axon_map_words: int
-    axon_mem_words: int
-    total_words: int
-    list_words: int
-    groups: int
-
-
-RESOURCES = {
-    "neurons": ("neurons", "neurons"),
-    "synapse_words": ("synaptic memory", "words"),
-    "axons_in": ("input axons", ""),
-    "axons_out": ("output axons", "slots"),
-    "axon_map_words": ("axon map", "words"),
-    "axon_mem_words": ("axon memory", "words"),
-    "total_words": ("total memory", "words"),
-    "list_words": ("synapse list", "words"),
-    "groups": ("distinct thresholds", "groups"),
-}
+RESOURCES = (
+    ("neurons", "neurons", "neurons"),
+    ("synapse_words", "synaptic memory", "words"),
+    ("axons_in", "input axons", ""),
+    ("axons_out", "output axons", "slots"),
+    ("axon_map_words", "axon map", "words"),
+    ("axon_mem_words", "axon memory", "words"),
+    ("total_words", "total memory", "words"),
+    ("groups", "distinct thresholds", "groups"),
+    ("layers", "layers", "layers"),
+    ("list_words", "synapse list", "words"),
+)
+"""What a core has only so much of: its name in a profile, in words, and its unit (of input axons, the profile's)."""
+NEURONS, WORDS, IN, OUT, MAP, MEM, TOTAL, GROUPS, LAYERS, LONGEST = range(len(RESOURCES))
+FREE = np.iinfo(np.int64).max // 2
+"""A limit the chip does not have."""
 
 
 def caps_of(profile: HardwareProfile) -> Caps:
-    """The limits as planned for: `max_fill` of the neurons and of all memory but a list's own length."""
-    caps = {}
+    """The limits as planned for: `max_fill` of the neurons and of all memory but a list's own length. Shape: (RESOURCES,)."""
+    caps = np.full(len(RESOURCES), FREE, dtype=np.int64)
     fill = Fraction(str(profile.core.max_fill.value))
-    for name in RESOURCES:
+    for index, (name, _, _) in enumerate(RESOURCES):
         limit = getattr(profile.core, name)
         if limit is not None:
             filled = limit.unit in {"neurons", "words"} and name != "list_words"
-            caps[name] = math.floor(limit.value * fill) if filled else limit.value
+            caps[index] = math.floor(limit.value * fill) if filled else limit.value
     return caps
 
 
-def excess(load: Load, caps: Caps) -> str | None:
-    """The first limit that `load` exceeds."""
-    return next((name for name, cap in caps.items() if getattr(load, name) > cap), None)
+def formats(job: Job) -> tuple[str, ...]:
+    """How the synapses of a layer can be stored on a chip."""
+    if job.driven:
+        return ("bias",)
+    memory = job.memory
+    lists = ("dense", "run-length", "sparse") if isinstance(memory, ListMemory) else ("dense", "sparse")
+    if not isinstance(job.layer, Conv):
+        return lists
+    return ("shared", *lists) if isinstance(memory, ListMemory) else ("shared", "sparse")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fan:
-    """How the next layer listens. Shapes: rows (H,), cols (W,), tiles of it that hear a row or column of this layer.
-
-    channels: for each channel tile of a convolution, the source channels it hears; empty for listed synapses, where every
-    neuron addresses all n_cores. slots: output slots an axon takes; near: those it takes if it stays on its chip.
-    """
-
-    rows: Counts
-    cols: Counts
-    channels: tuple[Range, ...]
-    n_cores: int
-    slots: int
-    near: int
-
-    def axons(self, y: Range, x: Range, c: Range) -> int:
-        """Axons that leave a core holding this part of the layer."""
-        if not self.channels:
-            return (y[1] - y[0]) * (x[1] - x[0]) * (c[1] - c[0]) * self.n_cores
-        hears = sum(low < c[1] and c[0] < high for low, high in self.channels)
-        return int(self.rows[slice(*y)].sum() * self.cols[slice(*x)].sum()) * hears
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A layer to be placed, its weights `bits` wide, and what it feeds.
-
-    driven: the host drives its neurons by biases, so that the layer listens to nothing and stores no synapse.
-    """
-
-    layer: AnyLayer
-    source: Shape
-    shape: Shape
-    bits: int
-    memory: ListMemory | BudgetMemory
-    fan: Fan | None
-    driven: bool = False
-
-    @property
-    def cells(self) -> Shape:
-        """Shape of the pooled source."""
-        channels, height, width = self.source
-        return channels, height // self.layer.pool, width // self.layer.pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A core's share of a layer and what it spends."""
-
-    y: Range
-    x: Range
-    c: Range
-    load: Load
+def discrete(form: str, memory: Memory) -> bool:
+    """Whether each source neuron has an axon of its own; else a map position's share one."""
+    return form not in {"shared", "bias"} and (isinstance(memory, BudgetMemory) or memory.list_axons == "discrete")
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """A range of output rows (or columns), the pooled source rows it hears, and the sizes of their distinct tap sets."""
+class Synapses:
+    """What the synapses of a tile take, for each of several channel ranges. Shapes: (ranges,)."""
 
-    span: Range
-    heard: tuple[int, ...]
-    taps: tuple[int, ...]
-
-
-def spans(n: int, size: int) -> list[Range]:
-    """The ranges of `size`, the last one shorter, that n items are cut into."""
-    return [(start, min(start + size, n)) for start in range(0, n, size)]
+    words: Ints
+    longest: Ints
+    axons: Ints
 
 
-def strips(layer: Conv, axis: int, n_out: int, n_in: int, size: int) -> list[Strip]:
-    """The tiles of one axis (0: rows, 1: columns)."""
-    kernel, stride = layer.weight.shape[2 + axis], layer.stride[axis]
-    padding, dilation = layer.padding[axis], layer.dilation[axis]
-    strips = []
-    for first, last in spans(n_out, size):
-        heard: dict[int, frozenset[int]] = {}
-        low = max(0, first * stride - padding)
-        for cell in range(low, min(n_in, (last - 1) * stride - padding + dilation * (kernel - 1) + 1)):
-            reached = ((tap, cell + padding - dilation * tap) for tap in range(kernel))
-            taps = frozenset(tap for tap, at in reached if at % stride == 0 and first <= at // stride < last)
-            if taps:
-                heard[cell] = taps
-        strips.append(Strip((first, last), tuple(heard), tuple(sorted(len(taps) for taps in set(heard.values())))))
-    return strips
+def synapses(job: Job, form: str, rows: Strip, cols: Strip, cuts: list[Range]) -> Synapses:
+    """What the synapses of the tiles rows x cols x each range of `cuts` take."""
+    memory = job.memory
+    if form == "bias":
+        return Synapses(*(np.zeros(len(cuts), dtype=np.int64) for _ in range(3)))
+    if form == "shared":
+        found = [_shared(job, rows, cols, c) for c in cuts]
+        return Synapses(*(np.array(column, dtype=np.int64) for column in zip(*found, strict=True)))
+    pieces = [(index, piece) for index, c in enumerate(cuts) for _, piece in job.pieces(c)]
+    neurons = (rows.span[1] - rows.span[0]) * (cols.span[1] - cols.span[0])
+    index = np.array([_index_bits(memory, form, neurons * (c[1] - c[0])) for c in cuts])
+    at = np.array([index_ for index_, _ in pieces])
+    n, bits = _list_bits(job, form, (rows, cols), [piece for _, piece in pieces], index[at])
+    words = np.where(n > 0, _listed_words(memory, bits), 0)
+    times = np.outer(rows.times, cols.times)
+    first = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
+    axons = ((n > 0).sum(axis=1) * times).sum(axis=(1, 2))
+    if isinstance(memory, BudgetMemory):
+        axons = axons * memory.list_axon_words.value
+    elif not discrete(form, memory):
+        plane = job.plane if not isinstance(job.layer, Conv) else (len(rows.heard), len(cols.heard))
+        axons = np.full(len(pieces), plane[0] * plane[1])
+    return Synapses(
+        np.add.reduceat((words.sum(axis=1) * times).sum(axis=(1, 2)), first),
+        np.maximum.reduceat(words.max(axis=(1, 2, 3), initial=0), first),
+        np.add.reduceat(axons, first) if discrete(form, memory) else axons[first],
+    )
 
 
-def conv_parts(job: Job, layer: Conv, rows: list[Strip], cols: list[Strip], size: int) -> Iterator[Part]:
-    """The tiles of a convolution, y first, channels fastest, `size` channels each. Equal kernels are computed once."""
-    groups = {c: _thresholds(layer, c) for c in spans(job.shape[0], size)}
-    words: dict[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], tuple[int, int]] = {}
-    for y, x, (c, thresholds) in product(rows, cols, groups.items()):
-        per_group = _group_widths(layer, c)
-        key = (y.taps, x.taps, per_group)
-        if key not in words:
-            words[key] = _kernel_words(job, layer, *key)
-        axons = (
-            len(y.heard) * len(x.heard) if isinstance(job.memory, ListMemory) else job.memory.shared_axon_words.value
-        )
-        yield _part(job, (y.span, x.span, c), axons, thresholds, words[key])
+def heard(job: Job, form: str, rows: Strip, cols: Strip, c: Range) -> tuple[Range, Bools]:
+    """Which cells a tile of listed synapses hears: their channels, and for each heard row and column whether it has a synapse."""
+    low, high = job.hears(c)
+    parts = []
+    for _, piece in job.pieces(c):
+        if form == "dense":
+            parts.append(np.ones((job.nonzero.shape[1], len(rows.sets), len(cols.sets)), dtype=bool))
+        else:
+            parts.append(_over_taps(_difference(job.counts, [piece]), rows, cols)[0] > 0)
+    cells = np.concatenate(parts)[:, list(rows.which)][:, :, list(cols.which)]
+    return (low, high), cells
 
 
-def _group_widths(layer: Conv, c: Range) -> tuple[int, ...]:
-    """How many of the output channels `c` each channel group that they touch has."""
-    per_group = layer.weight.shape[0] // layer.groups
-    touched = range(c[0] // per_group, (c[1] - 1) // per_group + 1)
-    return tuple(min(c[1], (g + 1) * per_group) - max(c[0], g * per_group) for g in touched)
+def _shared(job: Job, rows: Strip, cols: Strip, c: Range) -> tuple[int, int, int]:
+    """Words of a tile's shared kernel, zeros stored, of its longest list, and its input axons."""
+    memory, (sources, kh, kw) = job.memory, job.nonzero.shape[1:]
+    widths = [last - first for _, (first, last) in job.pieces(c)]
+    if isinstance(memory, BudgetMemory):
+        header, word = memory.shared_header_bits.value, memory.word_bits.value
+        words = sources * kh * kw * sum(-(-(width * job.bits + header) // word) for width in widths)
+        return words, 0, memory.shared_axon_words.value
+    taps = np.outer([len(taps) for taps in rows.sets], [len(taps) for taps in cols.sets])
+    n = np.multiply.outer(np.array(widths), taps)
+    lists = _listed_words(memory, n * job.bits + memory.entry_bits.value * -(-n // memory.entry_synapses.value))
+    return sources * int(lists.sum()), int(lists.max(initial=0)), len(rows.heard) * len(cols.heard)
 
 
-def _kernel_words(
-    job: Job, layer: Conv, y_taps: tuple[int, ...], x_taps: tuple[int, ...], widths: tuple[int, ...]
-) -> tuple[int, int]:
-    """Words of a tile's shared kernel, zeros stored, and of its longest list."""
-    sources, kh, kw = layer.weight.shape[1:]
-    match job.memory:
-        case ListMemory() as memory:
-            lists = [
-                _listed(memory, np.array(rows * cols * width), job.bits)
-                for rows, cols, width in product(y_taps, x_taps, widths)
-            ]
-            return sources * sum(int(words) for words in lists), max((int(words) for words in lists), default=0)
-        case BudgetMemory() as memory:
-            header, word = memory.shared_header_bits.value, memory.word_bits.value
-            return sources * kh * kw * sum(-(-(width * job.bits + header) // word) for width in widths), 0
+def _list_bits(job: Job, form: str, area: tuple[Strip, Strip], pieces: list[Range], index: Ints) -> tuple[Ints, Ints]:
+    """Synapses and bits of the list of each source channel and pair of tap sets. Shapes: (pieces, sources, row sets, col sets)."""
+    memory, (rows, cols) = job.memory, area
+    header, most = memory.entry_bits.value, memory.entry_synapses.value
+    widths = np.array([last - first for first, last in pieces])
+    if form == "dense":
+        stored = np.broadcast_to(widths[:, None, None, None], (len(pieces), *job.nonzero.shape[1:]))
+        n = _over_taps(stored, rows, cols)
+        if isinstance(memory, BudgetMemory):
+            return n, n * (job.bits + memory.synapse_bits.value) + header * -(-n // most)
+        return n, _over_taps(stored * job.bits + header * -(-stored // most), rows, cols)
+    stored = _difference(job.counts, pieces)
+    n = _over_taps(stored, rows, cols)
+    if isinstance(memory, ListMemory) and form == "run-length":
+        runs = _runs(job, memory)
+        return n, _over_taps(stored * runs.bits + header * runs.entries(pieces), rows, cols)
+    extra = memory.synapse_bits.value if isinstance(memory, BudgetMemory) else index[:, None, None, None]
+    return n, n * (job.bits + extra) + header * -(-n // most)
 
 
-def _listed(memory: ListMemory | BudgetMemory, n: Counts, synapse_bits: int) -> Counts:
-    """Words of lists of n synapses of `synapse_bits` each; none for an empty list."""
-    bits = n * synapse_bits + memory.entry_bits.value * -(-n // memory.entry_synapses.value)
-    words: Counts = -(-bits // memory.word_bits.value)
+def _runs(job: Job, memory: ListMemory) -> Runs:
+    if "runs" not in job.__dict__:
+        job.__dict__["runs"] = runs_of(job.nonzero, job.bits, memory)
+    found: Runs = job.__dict__["runs"]
+    return found
+
+
+def _difference(total: npt.NDArray[np.int32], pieces: list[Range]) -> Ints:
+    first, last = np.array(pieces).T
+    difference: Ints = (total[last] - total[first]).astype(np.int64)
+    return difference
+
+
+def _over_taps(per_tap: Ints, rows: Strip, cols: Strip) -> Ints:
+    """Sums over the taps of each pair of sets. Shapes: (P, S, kh, kw) -> (P, S, row sets, col sets)."""
+    if per_tap.shape[2:] == (1, 1):
+        return per_tap
+    left, right = _members(rows, per_tap.shape[2]), _members(cols, per_tap.shape[3])
+    summed: Ints = np.rint(left @ (per_tap.astype(np.float64) @ right.T)).astype(np.int64)
+    return summed
+
+
+def _members(strip: Strip, n_taps: int) -> npt.NDArray[np.float64]:
+    """Whether a set has a tap. Shape: (sets, taps)."""
+    member = np.zeros((len(strip.sets), n_taps))
+    for index, taps in enumerate(strip.sets):
+        member[index, list(taps)] = 1
+    return member
+
+
+def _index_bits(memory: Memory, form: str, neurons: int) -> int:
+    if form != "sparse" or isinstance(memory, BudgetMemory):
+        return 0
+    return max(memory.index_bits_min.value, (neurons - 1).bit_length())
+
+
+def _listed_words(memory: Memory, bits: Ints) -> Ints:
+    """Words of lists of so many bits, one more where the last word has none or at least `spill_bits` of them."""
+    words: Ints = -(-bits // memory.word_bits.value)
     if isinstance(memory, ListMemory):
         left = bits % memory.word_bits.value
         words = words + ((bits > 0) & ((left == 0) | (left >= memory.spill_bits.value)))
     return words
 
 
-def list_parts(job: Job, form: str, size: int) -> Iterator[Part]:
-    """The tiles of a dense layer: `size` neurons each."""
-    weight, cuts = job.layer.weight, spans(job.shape[0], size)
-    if form == "sparse":
-        counts = np.add.reduceat(weight != 0, [first for first, _ in cuts], axis=0, dtype=np.int64)
-    else:
-        counts = np.array([[last - first] * weight.shape[1] for first, last in cuts], dtype=np.int64)
-    for span, n in zip(cuts, counts, strict=True):
-        words = _listed(job.memory, n, _synapse_bits(job, form, span[1] - span[0]))
-        axons = int(np.count_nonzero(n))
-        if isinstance(job.memory, BudgetMemory):
-            axons *= job.memory.list_axon_words.value
-        cost = (int(words.sum()), int(words.max()))
-        yield _part(job, ((0, 1), (0, 1), span), axons, _thresholds(job.layer, span), cost)
-
-
-def _synapse_bits(job: Job, form: str, neurons: int) -> int:
-    match job.memory:
-        case ListMemory() as memory:
-            index = max(memory.index_bits_min.value, (neurons - 1).bit_length())
-            return job.bits + (index if form == "sparse" else 0)
-        case BudgetMemory() as memory:
-            return job.bits + memory.synapse_bits.value
-
-
-def _thresholds(layer: AnyLayer, c: Range) -> int:
-    """Distinct thresholds among channels `c`, at least 1."""
-    if isinstance(layer, Readout) or layer.neuron.theta.ndim == 0:
-        return 1
-    return len(np.unique(layer.neuron.theta[slice(*c)]))
-
-
-def _part(job: Job, place_: tuple[Range, Range, Range], axons_in: int, groups: int, synapses: tuple[int, int]) -> Part:
-    """A core's share with what it spends. synapses: words of all lists, and of the longest."""
-    neurons = math.prod(last - first for first, last in place_)
-    axons_out = axon_map = 0
-    if job.driven:
-        axons_in, synapses = 0, (0, 0)
-    total = synapses[0]
-    if job.fan and isinstance(job.memory, ListMemory):
-        axons_out = job.fan.slots * job.fan.axons(*place_)
-    elif job.fan and isinstance(job.memory, BudgetMemory):
-        per_neuron = Fraction(str(job.memory.axon_map_per_neuron.value))
-        axon_map = math.ceil(neurons * per_neuron) if job.fan.channels else job.fan.axons(*place_)
+def load(job: Job, found: tuple[int, int, int], tile: tuple[Range, Range, Range], slots: int) -> npt.NDArray[np.int64]:
+    """What a core spends on a tile. found: its words, longest list and input axons; slots: axons out, or axon map words."""
+    words, longest, axons = found
+    neurons = math.prod(last - first for first, last in tile)
+    groups = job.thresholds(tile[2])
+    out, axon_map, total = (slots, 0, words)
     if isinstance(job.memory, BudgetMemory):
-        total += axons_in + groups + neurons + axon_map
-    load = Load(
-        neurons=neurons,
-        synapse_words=synapses[0],
-        axons_in=axons_in,
-        axons_out=axons_out,
-        axon_map_words=axon_map,
-        axon_mem_words=0,
-        total_words=total,
-        list_words=synapses[1],
-        groups=groups,
-    )
-    y, x, c = place_
-    return Part(y=y, x=x, c=c, load=load)
+        out, axon_map, total = 0, slots, words + axons + groups + neurons + slots
+    return np.array([neurons, words, axons, out, axon_map, 0, total, groups, 1, longest], dtype=np.int64)

@@ -8,60 +8,73 @@ from typing import TYPE_CHECKING
 
 from toolchain.errors import CapacityError
 from toolchain.ir import Conv
-from toolchain.mapping.cost import RESOURCES, conv_parts, excess, list_parts, strips
+from toolchain.mapping import cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import numpy as np
+    import numpy.typing as npt
 
-    from toolchain.mapping.cost import Caps, Job, Part
+    from toolchain.mapping.fan import Fan
+    from toolchain.mapping.job import Job
     from toolchain.profile import HardwareProfile
 
 
-def too_large(job: Job, caps: Caps, profile: HardwareProfile) -> CapacityError:
-    """The error for a layer of which no core can hold even one neuron."""
-    part, name = _smallest(job, caps)
-    used, limit = getattr(part.load, name), caps[name]
-    resource, unit = RESOURCES[name]
+def too_large(
+    job: Job, forms: tuple[str, ...], caps: cost.Caps, fan: Fan | None, profile: HardwareProfile
+) -> CapacityError:
+    """The error for a layer of which no core can hold even one neuron, in the format that comes nearest."""
+
+    def excess(load: npt.NDArray[np.int64]) -> tuple[Fraction, int]:
+        return max(
+            (Fraction(int(used), max(1, int(cap))), -at) for at, (used, cap) in enumerate(zip(load, caps, strict=True))
+        )
+
+    nearest = []
+    for form in forms:
+        worst = max((_neuron(job, form, fan, place) for place in _places(job)), key=excess)
+        nearest.append((excess(worst), form, worst))
+    (_, at), form, load = min(nearest, key=lambda found: found[0][0])
+    name, resource, unit = cost.RESOURCES[-at]
+    used, limit = int(load[-at]), int(caps[-at])
     return CapacityError(
-        layer=job.layer.name,
+        layer=job.name,
         core=None,
         profile=profile.name,
         resource=f"{resource} for one neuron",
         unit=unit or profile.core.axons_in.unit,
         used=used,
         limit=limit,
-        remedy=_remedy(job, name, used, limit),
+        remedy=_remedy(job, form, fan, (name, used, limit)),
     )
 
 
-def _smallest(job: Job, caps: Caps) -> tuple[Part, str]:
-    """Of the tiles of one neuron, the one furthest beyond a limit, and that limit."""
-    parts = _single(job)
-    beyond = [(part, name) for part in parts if (name := excess(part.load, caps))]
-    return max(beyond, key=lambda item: Fraction(getattr(item[0].load, item[1]), max(1, caps[item[1]])))
+def _places(job: Job) -> list[tuple[int, int, int]]:
+    """One neuron of each kind of place: by channel, and by the rows and columns it hears."""
+    rows, cols = ({strip.kind: at for at, strip in enumerate(job.strips(axis, 1))}.values() for axis in (0, 1))
+    return [(c, y, x) for c in range(job.shape[0]) for y in rows for x in cols]
 
 
-def _single(job: Job) -> Iterator[Part]:
-    """The layer cut into single neurons."""
-    if not isinstance(job.layer, Conv):
-        return list_parts(job, "sparse", 1)
-    (_, height, width), (_, n_rows, n_cols) = job.shape, job.cells
-    rows, cols = strips(job.layer, 0, height, n_rows, 1), strips(job.layer, 1, width, n_cols, 1)
-    return conv_parts(job, job.layer, rows, cols, 1)
+def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    c, y, x = place
+    rows, cols = job.strips(0, 1)[y], job.strips(1, 1)[x]
+    found = cost.synapses(job, form, rows, cols, [(c, c + 1)])
+    tile = rows.span, cols.span, (c, c + 1)
+    slots = fan.slots(tile, fan.last_chip) if fan else 0
+    return cost.load(job, (int(found.words[0]), int(found.longest[0]), int(found.axons[0])), tile, slots)
 
 
-def _remedy(job: Job, name: str, used: int, limit: int) -> str:
-    """What would help, computed where it can be."""
-    layer = job.layer
+def _remedy(job: Job, form: str, fan: Fan | None, beyond: tuple[str, int, int]) -> str:
+    """What would help, computed where it can be. beyond: the limit, what is used, and how much there is."""
+    layer, (name, used, limit) = job.layer, beyond
     if name == "neurons":
         return "Raise core.max_fill of the profile."
-    if name in {"axons_out", "axon_map_words"} and job.fan:
-        return f"The next layer is spread over {job.fan.n_cores} cores; prune or narrow it, or use a profile with larger cores."
-    if isinstance(layer, Conv) and name in {"synapse_words", "total_words"}:
+    if name in {"axons_out", "axon_map_words"} and fan:
+        return f"The next layer is spread over {fan.n_tiles} cores; prune or narrow it, or use a profile with larger cores."
+    if form == "shared" and isinstance(layer, Conv) and name in {"synapse_words", "total_words"}:
         sources = layer.weight.shape[1]
         if keep := sources * limit // used:
             return f"Give {layer.name} {keep} of its {sources} source channels, or use a profile with larger cores."
-    if isinstance(layer, Conv):
+    if form == "shared" and isinstance(layer, Conv):
         return f"Use a kernel smaller than {layer.weight.shape[2]}x{layer.weight.shape[3]}, or a profile with larger cores."
     more = math.ceil(100 * (1 - Fraction(limit, used)))
     return f"Prune the densest rows of {layer.name} by a further {more} %, or use a profile with larger cores."

@@ -54,6 +54,7 @@ class CoreLimits:
         default=None, metadata=_is("words of one source axon's synapse list", "words", low=1)
     )
     groups: Count | None = field(default=None, metadata=_is("distinct thresholds", "groups", low=1))
+    layers: Count | None = field(default=None, metadata=_is("layers that may share a core", "layers", low=1))
     max_fill: Quantity[float] = field(
         metadata=_is("share of neurons and memory that may be planned for", "1", low=0.01, high=1)
     )
@@ -77,7 +78,12 @@ class Precision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListMemory:
-    """[memory] with formula = "lists": a core stores lists of synapses, see docs/hardware.md."""
+    """[memory] with formula = "lists": a core stores lists of synapses, see docs/hardware.md.
+
+    list_axons: `discrete`, a source of listed synapses has an input axon of its own, or `population`, a map position's share one.
+    """
+
+    list_axons: str
 
     word_bits: Count = field(metadata=_is("bits of a word", "bits", low=1))
     entry_bits: Count = field(metadata=_is("header of an entry of a list", "bits"))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _SECTIONS = {"chip": ChipLimits, "core": CoreLimits, "precision": Precision, "time": Times}
 _FORMULAS = {"lists": ListMemory, "budget": BudgetMemory}
+_LIST_AXONS = ("discrete", "population")
 _TEXTS = ("name", "description")
 
 
@@ -216,20 +217,23 @@ def _memory(table: dict[str, Any], sources: dict[str, str], faults: list[str]) -
     if not isinstance(formula, str) or formula not in _FORMULAS:
         faults.append(f"memory.formula: expected one of {', '.join(_FORMULAS)}, got {formula!r}")
         return None
+    if formula == "lists" and section.get("list_axons") not in _LIST_AXONS:
+        faults.append(f"memory.list_axons: expected one of {', '.join(_LIST_AXONS)}, got {section.get('list_axons')!r}")
     rest = {key: value for key, value in section.items() if key != "formula"}
     return _section(_FORMULAS[formula], {"memory": rest}, "memory", sources, faults)
 
 
 def _section(kind: Any, table: dict[str, Any], name: str, sources: dict[str, str], faults: list[str]) -> Any:
-    """An instance of the dataclass `kind`, or None with faults appended."""
+    """An instance of the dataclass `kind`, or None with faults appended. Fields without metadata are texts as they are."""
     section = table.get(name)
     if not isinstance(section, dict):
         faults.append(f"{name}: missing" if section is None else f"{name}: expected a section, got {section!r}")
         return None
-    entries = {entry.name: entry for entry in fields(kind)}
+    texts = {entry.name: section.get(entry.name) for entry in fields(kind) if not entry.metadata}
+    entries = {entry.name: entry for entry in fields(kind) if entry.metadata}
     meant = set()
     for key in section:
-        if key not in entries:
+        if key not in entries and key not in texts:
             faults.append(f"{name}.{key}: unknown key{_near(key, list(entries), f'{name}.')}")
             meant.update(difflib.get_close_matches(key, entries, n=1))
     hints = typing.get_type_hints(kind)
@@ -241,7 +245,7 @@ def _section(kind: Any, table: dict[str, Any], name: str, sources: dict[str, str
         elif entry.default is MISSING and key not in meant:
             faults.append(f"{name}.{key}: missing")
     complete = all(key in values or entry.default is not MISSING for key, entry in entries.items())
-    return kind(**values) if complete else None
+    return kind(**values, **texts) if complete else None
 
 
 def _quantity(

@@ -161,7 +161,7 @@ def _range(facts: Mapping[str, Any] | None) -> dict[str, list[int]] | None:
 def _mapping(mapping: placement.Mapping, verdict: check.Verdict) -> dict[str, Any]:
     layers = []
     for name, form in mapping.formats.items():
-        n_cores = sum(core.layer == name for core in mapping.cores)
+        n_cores = len({core.index for core in mapping.cores if core.layer == name})
         layers.append(
             {
                 "name": name,
@@ -171,12 +171,14 @@ def _mapping(mapping: placement.Mapping, verdict: check.Verdict) -> dict[str, An
                 "worst_core": _worst(name, verdict),
             }
         )
-    return {"n_cores": len({core.index for core in mapping.cores}), "n_chips": mapping.n_chips, "layers": layers}
+    return {"n_cores": mapping.n_cores, "n_chips": mapping.n_chips, "layers": layers}
 
 
 def _worst(layer: str, verdict: check.Verdict) -> dict[str, Any] | None:
     """The fullest core of a layer and the resource it has least of."""
-    full = [entry for entry in verdict.usage if entry.layer == layer and entry.core is not None and entry.limit]
+    full = [
+        entry for entry in verdict.usage if layer in entry.layer.split(" + ") and entry.core is not None and entry.limit
+    ]
     if not full:
         return None
     entry = max(full, key=lambda use: use.used / use.limit)
