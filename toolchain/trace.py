@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 
@@ -52,3 +54,26 @@ class Trace:
     def classes(self) -> npt.NDArray[np.int64]:
         """Predicted class of each sample: the first of the greatest logits. Shape: (S,)."""
         return np.asarray(self.logits.argmax(axis=1))
+
+
+TALLIES = ("step_spikes", "active", "wraps", "saturations", "synops")
+"""What a trace counts over all of its samples"""
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """Return the traces of consecutive samples of one network as one."""
+    hidden = range(len(traces[0].layers))
+    recorded = [trace.spikes for trace in traces if trace.spikes is not None]
+
+    def total(name: str) -> npt.NDArray[np.int64] | None:
+        parts = [getattr(trace, name) for trace in traces]
+        return None if any(part is None for part in parts) else np.sum(parts, axis=0, dtype=np.int64)
+
+    return Trace(
+        backend=traces[0].backend,
+        layers=traces[0].layers,
+        logits=np.concatenate([trace.logits for trace in traces]),
+        counts=tuple(np.concatenate([trace.counts[k] for trace in traces]) for k in hidden),
+        spikes=tuple(np.concatenate([spikes[k] for spikes in recorded]) for k in hidden) if recorded else None,
+        **{name: total(name) for name in TALLIES},
+    )

@@ -29,7 +29,7 @@ MODULES = ("fired", "synapses", "kernels", "compiled", "neurons", "sparse", "bat
 """Of `toolchain.emulate`, in the order in which they import each other; the reference is never changed"""
 UNCOMPILED = (
     ("import numba\n", ""),
-    ("_jit = numba.njit(", "_jit = (lambda **_: lambda loop: loop)("),
+    ("    try:\n        return numba.njit(", "    return loop\n    try:\n        return numba.njit("),
     ('importlib.util.find_spec("numba") is not None', "True"),
     # Small layers meet the ends of blocks, chunks and parts, too.
     ("BLOCK = 1024", "BLOCK = 5"),

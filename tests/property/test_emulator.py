@@ -20,7 +20,7 @@ from toolchain import emulate
 from toolchain.emulate import Emulator, compiled, reference, sparse, synapses
 from toolchain.errors import BackendError, ConfigError
 from toolchain.ir import THETA_MAX, Conv, Dense, Input, Network, Neuron, Readout
-from toolchain.trace import Trace
+from toolchain.trace import Trace, joined
 
 # The same networks on every machine; drawing one takes longer than Hypothesis likes.
 LAW = settings(
@@ -131,6 +131,15 @@ def test_the_size_of_a_batch_changes_nothing(case: Case, batch: int):
     emulator = Emulator(case.network)
     whole = emulator.run(case.images, record=True, batch=len(case.images))
     assert differences(whole, emulator.run(case.images, record=True, batch=batch)) == []
+
+
+@settings(LAW, max_examples=30)
+@given(case=cases())
+def test_a_stream_gives_the_batches_of_the_whole(case: Case):
+    emulator = Emulator(case.network)
+    parts = list(emulator.stream(case.images, record=True, batch=2))
+    assert [part.n_samples for part in parts] == [2, 1][: len(parts)]
+    assert differences(expected(case), joined(parts)) == []
 
 
 @settings(LAW, max_examples=60)

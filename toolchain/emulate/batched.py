@@ -11,10 +11,10 @@ import torch
 from toolchain import counts
 from toolchain.emulate import compiled, neurons, sparse, synapses
 from toolchain.ir import AnyLayer, Layer, Network, Readout, Shape
-from toolchain.trace import Trace
+from toolchain.trace import Trace, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
     from torch import Tensor
@@ -59,31 +59,43 @@ class Emulator:
 
         activity: also count what each layer does in each step.
         """
-        messages = self.network.input.encode(images)
+        parts = []
+        done = 0
+        for part in self.stream(images, record=record, batch=batch, activity=activity):
+            parts.append(part)
+            done += part.n_samples
+            if progress:
+                progress(done)
+        return joined(parts)
+
+    def stream(
+        self,
+        images: npt.NDArray[np.uint8],
+        *,
+        record: bool = False,
+        batch: int | None = None,
+        activity: bool = True,
+    ) -> Iterator[Trace]:
+        """Yield what `run` returns batch by batch, so that no more of it need exist at a time: a test set's spikes fill memories."""
         batch = batch or self._default_batch()
-        parts: list[_Part] = []
-        with synapses.plain_sums():
-            # An empty set of images still runs once, so that the trace has its shapes.
-            for start in range(0, max(len(messages), 1), batch):
-                parts.append(
-                    self._run(torch.from_numpy(messages[start : start + batch]), record=record, activity=activity)
-                )
-                if progress:
-                    progress(min(start + batch, len(messages)))
-        hidden = range(len(self.network.layers))
-        tallies = np.sum([part.tallies for part in parts], axis=0, dtype=np.int64)
-        return Trace(
-            backend=f"emulator ({self.device.type})",
-            layers=tuple(layer.name for layer in self.network.layers),
-            logits=np.concatenate([part.logits for part in parts]),
-            counts=tuple(np.concatenate([part.counts[k] for part in parts]) for k in hidden),
-            spikes=tuple(np.concatenate([part.spikes[k] for part in parts]) for k in hidden) if record else None,
-            step_spikes=tallies[:-1, 3] if activity else None,
-            active=tallies[:-1, 0] if activity else None,
-            wraps=tallies[:-1, 1] if activity else None,
-            saturations=tallies[:-1, 2] if activity else None,
-            synops=tallies[:, 4] if activity else None,
-        )
+        # An empty set of images still runs once, so that the trace has its shapes.
+        for start in range(0, max(len(images), 1), batch):
+            messages = self.network.input.encode(images[start : start + batch])
+            with synapses.plain_sums():
+                part = self._run(torch.from_numpy(messages), record=record, activity=activity)
+            tallies = part.tallies
+            yield Trace(
+                backend=f"emulator ({self.device.type})",
+                layers=tuple(layer.name for layer in self.network.layers),
+                logits=part.logits,
+                counts=tuple(part.counts),
+                spikes=tuple(part.spikes) if record else None,
+                step_spikes=tallies[:-1, 3] if activity else None,
+                active=tallies[:-1, 0] if activity else None,
+                wraps=tallies[:-1, 1] if activity else None,
+                saturations=tallies[:-1, 2] if activity else None,
+                synops=tallies[:, 4] if activity else None,
+            )
 
     def biases(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
         """Return what the host sets as the first layer's biases, (samples, C, H, W) of that layer, where `Input.bias` is."""

@@ -25,7 +25,14 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _WORD = np.uint64
 
-_jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+_SUMS = {"reassoc", "contract", "nsz"}
+
+
+def _jit(loop: Any) -> Any:
+    try:
+        return numba.njit(loop, nogil=True, cache=True, fastmath=_SUMS)
+    except RuntimeError:  # there is no folder to keep it in: it is compiled anew in each process
+        return numba.njit(loop, nogil=True, fastmath=_SUMS)
 
 
 @_jit

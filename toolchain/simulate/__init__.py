@@ -25,7 +25,8 @@ import numpy as np
 
 from toolchain.errors import BackendError, ConfigError, FormatError, ToolchainError
 from toolchain.simulate import supervisor
-from toolchain.simulate.record import described, joined, take
+from toolchain.simulate.record import described, take
+from toolchain.trace import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

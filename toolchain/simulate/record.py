@@ -135,16 +135,3 @@ def _stacked(layer: Layer, samples: range) -> Array:
     if len(layer.shape) == 1:
         return read[..., None, None]
     return np.ascontiguousarray(np.swapaxes(read, -3, -1))
-
-
-def joined(traces: Sequence[Trace]) -> Trace:
-    """Return the traces of consecutive samples as one."""
-    hidden = range(len(traces[0].layers))
-    recorded = [trace.spikes for trace in traces if trace.spikes is not None]
-    return Trace(
-        backend=traces[0].backend,
-        layers=traces[0].layers,
-        logits=np.concatenate([trace.logits for trace in traces]),
-        counts=tuple(np.concatenate([trace.counts[k] for trace in traces]) for k in hidden),
-        spikes=tuple(np.concatenate([spikes[k] for spikes in recorded]) for k in hidden) if recorded else None,
-    )
