@@ -9,7 +9,7 @@ RUN := .venv/bin/
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all bench results check format docs constraints clean
+.PHONY: help install install-lava demo test test-slow test-all bench results check format docs constraints clean
 
 help:
 	@echo "make demo      export, simulate on Lava, verify and report the shipped model (build/demo/)"
@@ -34,6 +34,13 @@ help:
 	@touch $@
 
 install: .venv/.installed
+
+# Lava declares Python 3.10 and would not be resolved elsewhere; docs/lava-on-newer-pythons.md says what this is good for.
+install-lava: install
+	$(UV) pip install --quiet --no-config --python .venv/bin/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
+		"numpy>=1.26,<2" "torch==2.3.1" "torchvision==0.18.1" "networkx<=2.8.7" "asteval<0.10" scipy "h5py<4" \
+		"matplotlib<4" "pillow<11" "opencv-python-headless<4.10" setuptools
+	$(UV) pip install --quiet --no-config --python .venv/bin/python --no-deps lava-nc==0.10.0 lava-dl==0.6.0
 
 demo: install
 	$(THREADS) $(RUN)rsnn-deploy demo --out build/demo

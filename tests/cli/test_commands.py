@@ -402,7 +402,7 @@ def test_without_lava_one_sentence_says_what_to_do(run, exported, monkeypatch, c
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     sentence = (
         f"lava: Lava is not installed in this Python {python}. "
-        "Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+        "Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
     )
     assert answer.code == 2
     assert answer.err == f"rsnn-deploy: {sentence}\n"

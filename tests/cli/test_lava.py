@@ -19,7 +19,7 @@ from toolchain import deployment, proof, resources, simulate, store
 
 pytestmark = [
     pytest.mark.lava,
-    pytest.mark.skipif(not simulate._is_installed(), reason="Lava runs on Python 3.10 only"),
+    pytest.mark.skipif(not simulate._is_installed(), reason="Lava is not installed"),
 ]
 
 SAMPLES = 20

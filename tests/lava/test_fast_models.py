@@ -15,11 +15,19 @@ pytestmark = pytest.mark.lava
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 900
 """Lava waits for ever where a model raises."""
+PROGRAM = """
+import runpy, sys
+from toolchain.simulate.newer_python import hashable_defaults
+with hashable_defaults():
+    import lava.magma.compiler.compiler
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def compared(first, last):
     """The lines of the comparison program, one a seed."""
-    command = [sys.executable, str(Path(__file__).with_name("stock_and_fast.py")), str(first), str(last)]
+    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).with_name("stock_and_fast.py")), str(first), str(last)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

@@ -106,4 +106,6 @@ def test_lava_is_asked_for_in_one_sentence(environment, exported, command, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("rsnn-deploy: lava: Lava is not installed in this Python 3.1")
-    assert sentence.endswith("Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator")
+    assert sentence.endswith(
+        "Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
+    )

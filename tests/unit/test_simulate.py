@@ -296,7 +296,7 @@ def test_lava_that_cannot_be_imported_is_an_error_that_says_what_to_do(fake):
     with pytest.raises(BackendError) as raised:
         simulate.Session().run(net, MESSAGES, timesteps=4)
     assert str(raised.value) == (
-        "lava: no h5py. Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+        "lava: no h5py. Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
     )
 
 
@@ -308,7 +308,7 @@ def test_without_lava_the_error_says_what_to_do(fake, monkeypatch):
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert str(raised.value) == (
         f"lava: Lava is not installed in this Python {version}. "
-        "Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+        "Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
     )
 
 

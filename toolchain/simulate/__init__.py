@@ -47,7 +47,7 @@ _END_LIMIT_S = 15.0
 _LOG_LINES = 12
 _SOCKET_PATH_MAX = 60  # Lava puts a Unix socket into the directory, whose path may have 107 bytes
 _CHILD = Path(__file__).with_name("child.py")
-_INSTALL = "Lava runs on Python 3.10 only: install under 3.10, or use --backend emulator"
+_INSTALL = "Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
 _AT_ONCE = 32
 """Samples, at most, whose every spike is held at a time"""
 _ENDS = {"done", "failed", "refused", "cancelled"}

@@ -28,6 +28,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from toolchain.simulate import supervisor
+from toolchain.simulate.newer_python import hashable_defaults
 
 
 def main(directory: Path, descriptor: int) -> None:
@@ -41,7 +42,8 @@ def main(directory: Path, descriptor: int) -> None:
         channel.sendall(supervisor.encode(message))
 
     try:
-        from toolchain.simulate import runner
+        with hashable_defaults():
+            from toolchain.simulate import runner
     except Exception as error:  # noqa: BLE001  whatever an import raises, the user has to hear of it
         traceback.print_exc()
         send({"event": "refused", "reason": f"Lava cannot be imported ({type(error).__name__}: {error})"})
