@@ -30,7 +30,7 @@ _WRAPS = 1 << 23
 """A convolution's sums are kept in 24 bits."""
 
 # What the rule expects, in ns. Source: fitted to the layers of a VGG-16 at 0, 90 and 99 % sparsity on one core of a Xeon with
-# AVX-512; `python tests/bench/kernels.py` measures the ways anew, and how far the rule's choice is from the best.
+# AVX-512; `make bench ONLY=kernels` measures the ways anew, and what the rule loses to the fastest.
 _MATRIX: dict[Any, float] = {np.float32: 0.07, np.float64: 0.14}  # a product
 _MATRIX_LOAD: dict[Any, float] = {np.float32: 0.7, np.float64: 1.4}  # a weight, where few windows share it
 _SYNAPSE = 2.0  # a nonzero weight
