@@ -91,3 +91,33 @@ def test_convolutions_take_large_maps_with_their_channels_last_and_small_ones_fi
     made(images((3, 32, 32)))
     assert [x.is_contiguous(memory_format=torch.channels_last) for x in seen] == [x.shape[-1] >= 16 for x in seen]
     assert [x.is_contiguous() for x in seen] == [x.shape[-1] < 16 for x in seen]
+
+
+def precise(precision):
+    made = net({**VGG, "width": 4, "precision": precision}, (3, 16, 16)).float()
+    return made, images((3, 16, 16)).float()
+
+
+def test_bfloat16_multiplies_rounded_weights_and_keeps_membranes_in_float32():
+    made, x = precise("bfloat16")
+    seen = []
+    for name, layer in made.body.named_children():
+        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: seen.append((name, output.dtype)))
+    logits = made(x)
+    logits.sum().backward()
+    assert {dtype for name, dtype in seen if name.startswith("conv")} == {torch.bfloat16}
+    assert {dtype for name, dtype in seen if name.startswith("act")} == {torch.float32}
+    assert logits.dtype == made.body.conv2.weight.grad.dtype == torch.float32
+    with torch.no_grad():  # the readout: rounded weights times rounded rates
+        rounded = made.body.readout.weight.bfloat16().float()
+    spikes = []
+    made.body.act15.register_forward_hook(lambda _layer, _inputs, output: spikes.append(output))
+    logits = made(x)
+    expected = (spikes[0] @ rounded.T + made.body.readout.bias).reshape(4, 4, 3).mean(dim=0)
+    torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.01)
+
+
+def test_a_cpu_is_left_at_float32():
+    (auto, x), (single, _), (half, _) = map(precise, ("auto", "float32", "bfloat16"))
+    assert torch.equal(auto(x), single(x))
+    assert not torch.equal(auto(x), half(x))

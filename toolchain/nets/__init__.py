@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,15 @@ from toolchain.nets.wide import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from toolchain.recipe import ModelSettings
     from toolchain.spiking import Mode
     from toolchain.store import Model
 
 __all__ = ["Block", "Net", "Shape", "apply_mask", "build", "norms", "prunable", "restore"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 CHANNELS_LAST_SIDE = 16
 """Least side of a map whose channels are stored last: convolutions of smaller ones are slower so (measured on a CPU)."""
@@ -45,6 +49,7 @@ class Net(nn.Module):
         self.input_shape = input_shape
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.precision: Precision = "auto"
         spiking.neurons(body)[0].constant = True
 
     @property
@@ -60,9 +65,23 @@ class Net(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
         logits = _contiguous((images - self.mean[:, None, None]) / self.std[:, None, None])
-        for layer in self.body:
-            logits = _contiguous(layer(logits)) if isinstance(layer, nn.AvgPool2d) else layer(logits)
+        with _rounded(self.precision, images.device):
+            for layer in self.body:
+                logits = _contiguous(layer(logits)) if isinstance(layer, nn.AvgPool2d) else layer(logits)
+        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
         return logits.reshape(self.timesteps, len(images), -1).mean(dim=0) if self.mode == "snn" else logits
+
+
+def _rounded(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, convolutions and linear layers multiply in bfloat16 if the precision says so, or leaves it to the device.
+
+    `auto` means GPUs that have it: a CPU's bfloat16 is slower than its float32 unless it multiplies matrices (AMX).
+    """
+    if precision == "auto":
+        wanted = device.type == "cuda" and torch.cuda.is_bf16_supported()  # type: ignore[no-untyped-call]
+    else:
+        wanted = precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 def _contiguous(x: Tensor) -> Tensor:
@@ -91,7 +110,9 @@ def build(
     _initialise(body, generator)
     mean = (0.0,) * input_shape[0] if mean is None else mean
     std = (1.0,) * input_shape[0] if std is None else std
-    return Net(body, input_shape=input_shape, mean=mean, std=std)
+    net = Net(body, input_shape=input_shape, mean=mean, std=std)
+    net.precision = settings.precision
+    return net
 
 
 def _layers(settings: ModelSettings, input_shape: Shape, n_classes: int) -> Iterator[tuple[str, nn.Module]]:

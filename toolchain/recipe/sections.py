@@ -71,6 +71,10 @@ class ModelSettings:
     )
     hidden: tuple[int, ...] = _key((), "widths of a cnn's hidden linear layers before the last one", low=1)
     kernel: int = _key(3, "width of a cnn's kernels; odd, padded to keep the map's size", low=1, high=15)
+    precision: Literal["auto", "float32", "bfloat16"] = _key(
+        "auto",
+        "what convolutions and linear layers multiply in; `auto`: bfloat16 on GPUs that have it; membranes are float32",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
