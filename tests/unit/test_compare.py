@@ -142,6 +142,11 @@ def test_a_model_is_run_on_each_profile_and_a_folder_on_its_own(models, tmp_path
     assert own == folder
     (other,) = compare.compare([str(tmp_path / "folder")], ["generic45"], settings())["rows"]
     assert (other["profile"], other["accuracy"]["n"]) == ("generic45", 4)
+    both = compare.compare([str(tmp_path / "folder")], ["loihi2", "generic45"], settings())["rows"]
+    assert [row["note"] for row in both] == [
+        "clean accuracy on 30 images, not as many as in other rows",
+        "networks are not placed on generic45; clean accuracy on 4 images, not as many as in other rows",
+    ]
 
 
 def test_a_model_that_does_not_fit_is_a_row_that_says_why(models, tmp_path, monkeypatch):

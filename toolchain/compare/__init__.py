@@ -48,7 +48,20 @@ def compare(
         for name, target in zip(_names(targets), targets, strict=True)
         for entry in _of(name, target, profile_names, settings, samples=samples, log=log)
     ]
+    counts = {entry["accuracy"]["n"] for entry in rows if entry["accuracy"]}
+    if len(counts) > 1:
+        rows = [{**entry, "note": _with_count(entry)} for entry in rows]
     return {"schema": SCHEMA, "rows": rows, "plots": plots(rows)}
+
+
+def _with_count(entry: Mapping[str, Any]) -> str:
+    """The note of a row, with how many images its clean accuracy is of."""
+    measured = entry["accuracy"]
+    said = [
+        entry["note"],
+        f"clean accuracy on {measured['n']:,} images, not as many as in other rows" if measured else "",
+    ]
+    return "; ".join(filter(None, said))
 
 
 def _names(targets: Sequence[str]) -> list[str]:

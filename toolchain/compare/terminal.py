@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from toolchain.compare.pareto import STATIC
 from toolchain.report.terminal.tables import table
 from toolchain.report.words import NOT_KNOWN, number, share
 
@@ -54,10 +55,11 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _energies(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    names = list(dict.fromkeys(name for row in rows for name in row["energy"]))
+    names = list(dict.fromkeys(name for row in rows for name in row["energy"] if not name.endswith(STATIC)))
     if not names:
         return
-    costs = table("nJ an image, modelled, not measured; latency a lower bound", "", *names, "us at least")
+    title = "nJ an image without static power, modelled, not measured; latency a lower bound"
+    costs = table(title, "", *names, "us at least")
     for index, row in enumerate(rows, start=1):
         cells = [row["energy"].get(name) for name in names] + [row["latency"]]
         costs.add_row(str(index), *(number(cell["value"]) if cell else NOT_KNOWN for cell in cells))
