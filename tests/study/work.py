@@ -129,8 +129,8 @@ def measures(test: Split) -> dict[str, tuple[Split, str, float]]:
     return {
         "clean": (test, "none", 0.0),
         f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest),
-        **fgsm,
         "square": (test.first(plan.N_SQUARE), f"square-{plan.SQUARE_QUERIES}", strongest),
+        **fgsm,
     }
 
 
