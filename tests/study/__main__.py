@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 @click.argument("source", metavar="DATA", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "results", help="Folder of the runs.")
 @click.option(
-    "--seeds", default="0,1,2", show_default=True, help="With commas between; several processes may share a folder."
+    "--seeds",
+    default=",".join(map(str, plan.SEEDS)),
+    show_default=True,
+    help="With commas between; several processes may share a folder.",
 )
 @click.option(
     "--only",

@@ -25,6 +25,7 @@ N_FGSM, N_PGD, N_SQUARE, N_SPIKES = 1000, 300, 100, 1000
 SQUARE_QUERIES = 500
 N_CHOICE = 500
 """Validation images by which learning rates are chosen."""
+SEEDS = (0, 1, 2)
 CHOICE_SEED = 0
 """The seed on which they are chosen."""
 
