@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from remains import assert_nothing_left, leaves, processes, segments, shared_memory
 
+from toolchain import simulate
 from toolchain.emulate import reference
 from toolchain.errors import BackendError
 from toolchain.ir import Conv, Dense, Input, Network, Neuron, Readout
@@ -133,6 +134,18 @@ def test_without_a_record_counts_and_logits_are_the_same(lava, tmp_path):
     assert actual.layers == ("layer/1", "layer/3")
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(actual.counts, expected.counts, strict=True))
     assert np.array_equal(actual.logits, expected.logits)
+
+
+def test_lava_waits_for_a_slow_reader(lava, tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "_AHEAD_BYTES", 1)
+    net = NETWORKS["conv, dense"]
+    images, files, logits = pixels(net, 20), [], []
+    for part in lava.stream(write(tmp_path / "n.net", net), net.input.encode(images), timesteps=T):
+        time.sleep(0.05)
+        files.append(len(list(Path("/tmp", lava.name).glob("*/*-*"))))
+        logits += part.logits.tolist()
+    assert max(files) <= 3 * len(net.chain)
+    assert np.array_equal(logits, reference.run(net, images).logits)
 
 
 def test_all_shared_memory_of_a_run_carries_the_sessions_name(lava, tmp_path):

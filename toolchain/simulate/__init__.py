@@ -50,6 +50,8 @@ _CHILD = Path(__file__).with_name("child.py")
 _INSTALL = "Install under Python 3.10, or on 3.11 or 3.12 run `make install-lava`, or use --backend emulator"
 _AT_ONCE = 32
 """Samples, at most, whose every spike is held at a time"""
+_AHEAD_BYTES = 64 << 20
+"""What may lie in files that nobody has read yet"""
 _ENDS = {"done", "failed", "refused", "cancelled"}
 _RESTART = "Run it again; if it fails again, use --backend emulator"
 
@@ -212,7 +214,7 @@ class Session:
             try:
                 _save(directory / "messages.npy", messages)
                 request |= {"messages": str(directory / "messages.npy"), "directory": str(directory)}
-                request["samples"] = len(messages)
+                request |= {"samples": len(messages), "ahead_bytes": _AHEAD_BYTES}
                 done = 0
                 with contextlib.closing(self._follow(live, request, time_limit_s)) as news:
                     for upto in news:

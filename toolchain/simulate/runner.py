@@ -36,7 +36,6 @@ _REASON_MAX = 600  # a report must fit a pipe's atomic write, or two processes' 
 _REPORTED = 70  # exit code of a process that has said why
 _CHUNK_S = 0.5
 _POLL_S = 0.01
-_AHEAD_BYTES = 64 << 20  # what may lie in files that nobody has read yet
 CHANNEL_SLOTS = 2  # of Lava's 64: exact, as fast, and a thirtieth of the shared memory
 _COMPILE = {"pypy_channel_size": CHANNEL_SLOTS}
 
@@ -123,6 +122,7 @@ def run(request: dict[str, Any], report: Report) -> None:
         layers,
         report,
         depth=len(layers) - 1 + lag,
+        ahead_bytes=request["ahead_bytes"],
     )
     network.stop()
     report("done")
@@ -213,17 +213,18 @@ def _stream(
     report: Report,
     *,
     depth: int,
+    ahead_bytes: int,
 ) -> None:
     """Run all samples back to back, S * T steps and `depth` for the last to pass through.
 
     Pauses about twice a second, at the end of a sample, to report how many have passed through, and while too much waits to be
-    read. feed: called before each sample begins, which makes every sample a pause.
+    read: files of `ahead_bytes`. feed: called before each sample begins, which makes every sample a pause.
     """
     samples, timesteps, readout = layers[-1].samples, layers[-1].timesteps, layers[-1]
-    ahead = max(1, _AHEAD_BYTES // sum(layer.n_bytes for layer in layers))
-    begun, at_once = 0, 1
+    ahead = max(1, ahead_bytes // sum(layer.n_bytes for layer in layers))
+    begun, done, at_once = 0, 0, 1
     while begun < samples:
-        while readout.path(begun - ahead).exists():
+        while readout.path(done - ahead).exists():
             time.sleep(_POLL_S)
         if feed:
             feed(begun)
