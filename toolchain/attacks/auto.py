@@ -25,15 +25,9 @@ def autoattack(model: Model, images: Tensor, labels: Tensor, *, eps: float, seed
     Raises: BackendError where pyautoattack is not installed; ConfigError for fewer than four classes.
     Source: Croce and Hein 2020, as packaged by pyautoattack.
     """
-    try:
-        from pyautoattack import AutoAttack
-    except ImportError:
-        remedy = 'Install it: pip install "rsnn-deploy[autoattack]"'
-        raise BackendError(backend="autoattack", reason="pyautoattack is not installed", remedy=remedy) from None
     with torch.no_grad():
         n_classes = model(images[:1]).shape[1]
-    if n_classes < 4:
-        raise ConfigError(where="attack", faults=(f"autoattack takes four classes, got {n_classes}",))
+    AutoAttack = _required(n_classes)
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     with torch.random.fork_rng(devices=[]), evaluating(model):
         found: Any = AutoAttack(model, eps=eps, seed=seed, device=images.device, version="standard")
@@ -42,3 +36,19 @@ def autoattack(model: Model, images: Tensor, labels: Tensor, *, eps: float, seed
         adversarial, _labels = found.run_standard_evaluation(images, labels, batch_size=batch)
     result: Tensor = adversarial
     return result
+
+
+def require(n_classes: int) -> None:
+    """AutoAttack can be run on a network of so many classes. Raises as `autoattack`."""
+    _required(n_classes)
+
+
+def _required(n_classes: int) -> Any:
+    try:
+        from pyautoattack import AutoAttack
+    except ImportError:
+        remedy = 'Install it: pip install "rsnn-deploy[autoattack]"'
+        raise BackendError(backend="autoattack", reason="pyautoattack is not installed", remedy=remedy) from None
+    if n_classes < 4:
+        raise ConfigError(where="attack", faults=(f"autoattack takes four classes, got {n_classes}",))
+    return AutoAttack

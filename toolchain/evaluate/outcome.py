@@ -268,4 +268,4 @@ def _batch(model: Model, image: Tensor) -> int:
 
 
 def _joined(parts: list[Tensor]) -> npt.NDArray[np.bool_]:
-    return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.bool_)
+    return np.asarray(torch.cat([part.cpu() for part in parts]).numpy(), dtype=np.bool_)

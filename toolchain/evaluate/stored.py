@@ -11,6 +11,7 @@ import torch
 
 from toolchain import data as datasets
 from toolchain import nets, ranks, store
+from toolchain.attacks import auto
 from toolchain.errors import ConfigError
 from toolchain.evaluate import outcome as outcomes_of
 from toolchain.evaluate.checks import IMAGES, sanity
@@ -102,7 +103,7 @@ def evaluate(
     """
     model = store.load(path)
     net = nets.restore(model).to(_usable(device))
-    names = _names(net, attack)
+    names = _names(net, attack, model.n_classes)
     source = data or model.data_source
     whole = _test_images(model, data)
     split = whole if samples is None else whole.first(samples)
@@ -151,12 +152,18 @@ def _usable(device: str) -> torch.device:
         raise ConfigError(where="--device", faults=(fault,)) from None
 
 
-def _names(net: Net, attack: Sequence[str]) -> tuple[str, ...]:
-    """The attacks asked for, each once, none that does not suit the network."""
-    names = [name for text in attack for name in (outcomes_of.every(net) if text == "all" else (text,))]
+def _names(net: Net, attack: Sequence[str], n_classes: int) -> tuple[str, ...]:
+    """The attacks asked for, each once, none that does not suit the network; of `all` those that do."""
+    too_few = {"apgd-dlr-ens"} if n_classes < 3 else set()
+    fitting = [name for name in outcomes_of.every(net) if name not in too_few]
+    names = [name for text in attack for name in (fitting if text == "all" else (text,))]
     full = tuple(dict.fromkeys(outcomes_of.canonical(name) for name in names))
     for name in full:
         outcomes_of.suited(net, name)
+        if name in too_few:
+            raise ConfigError(where="attack", faults=(f"the DLR loss takes three classes, got {n_classes}",))
+    if "autoattack" in full:
+        auto.require(n_classes)
     return tuple(name for name in full if name != "none")
 
 
