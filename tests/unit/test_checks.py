@@ -72,7 +72,7 @@ def test_saturated_logits_are_caught(mode, monkeypatch):
     names = failed(masked)
     assert any(name.startswith("every gradient is zero on ") for name in names)
     assert any("where nothing should be" in name for name in names)
-    assert any("Square is stronger than the gradients" in name for name in names)
+    assert any(name.startswith("square-100 is stronger than the gradients, by ") for name in names)
 
 
 def test_an_attack_by_the_straight_through_gradient_alone_is_caught():
@@ -80,7 +80,7 @@ def test_an_attack_by_the_straight_through_gradient_alone_is_caught():
     alone = (Member(surrogate=StraightThrough()),)
     names = failed(verdict(model, images, members=alone))
     assert any(name.startswith("18 of 19 gradients took no part, among them exponential(0.3, 2)") for name in names)
-    assert any(name.startswith("Square is stronger than the gradients, by ") for name in names)
+    assert any(name.startswith("square-500 is stronger than the gradients, by ") for name in names)
 
 
 class Noisy(nn.Module):
@@ -110,6 +110,15 @@ def test_an_outcome_that_beats_its_member_is_caught():
     wrong = dataclasses.replace(outcome, right=np.ones_like(outcome.right))
     found = checks_of._ensemble([wrong])
     assert (found["passed"], found["check"]) == (False, "fgsm-ens beat one of its members")
+
+
+def test_an_outcome_of_square_on_all_images_is_compared_with_the_gradients():
+    model, images = shipped()
+    gradients = evaluate.attacked(model, images, "fgsm", eps=EPS)
+    square = dataclasses.replace(gradients, attack="square-1000", members={}, right=np.zeros_like(gradients.right))
+    found = evaluate.sanity(model, images, [gradients, square], eps=EPS, n=4)
+    share = gradients.right.mean()
+    assert failed(found) == [f"square-1000 is stronger than the gradients, by {share:.0%} of 40 images"]
 
 
 def test_more_steps_that_help_the_defender_are_caught():

@@ -88,9 +88,13 @@ def test_outcomes_are_json_and_the_same_each_time():
 
 
 def test_the_result_on_a_shipped_model_names_its_facts(capsys):
-    result = evaluate.evaluate(resources.model_path("digits-cnn.pt"), attack=["fgsm"], samples=20, checks=False)
+    path = resources.model_path("digits-cnn.pt")
+    result = evaluate.evaluate(path, attack=["fgsm", "noise"], samples=20, checks=False)
     assert result["data"] == {"source": "digits", "split": "test", "n": 20, "of": 360, "subset": "the first 20 of 360"}
-    assert [outcome["attack"] for outcome in result["outcomes"]] == ["none", "fgsm-ens"]
+    assert [outcome["attack"] for outcome in result["outcomes"]] == ["none", "fgsm-ens", "noise"]
+    (together,) = result["together"]
+    rights = [evaluate.measure(path, attack, eps=32 / 255, images=range(20)).right for attack in ("fgsm", "noise")]
+    assert (together["eps"], together["n_right"]) == (32 / 255, int((rights[0] & rights[1]).sum()))
     assert result["model"]["sparsity"] >= 0.9
     json.dumps(result)
     evaluate.render(result)

@@ -17,10 +17,13 @@ from toolchain.evaluate import outcome as outcomes_of
 from toolchain.evaluate.checks import IMAGES, sanity
 from toolchain.evaluate.outcome import STEPS, Outcome, attacked
 from toolchain.evaluate.state import State, claim
+from toolchain.evaluate.statistics import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from toolchain.attacks import Member
     from toolchain.data import Split
@@ -136,12 +139,19 @@ def evaluate(
         "data": {"source": source, "split": "test", "n": len(split), "of": len(whole), "subset": _subset(split, whole)},
         "backend": "float",
         "outcomes": [outcome.to_dict() for outcome in found],
+        "together": [{"eps": radius, **accuracy(_all_of(found, radius))} for radius in radii if len(names) > 1],
     }
     if verdict is not None:
         result["checks"] = verdict
     if out is not None and ranks.rank() == 0:
         store.write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _all_of(found: Sequence[Outcome], eps: float) -> npt.NDArray[np.bool_]:
+    """Which images every attack at eps leaves right."""
+    rights = [outcome.right for outcome in found if outcome.eps == eps or outcome.attack == "none"]
+    return np.asarray(np.logical_and.reduce(rights), dtype=np.bool_)
 
 
 def _usable(device: str) -> torch.device:

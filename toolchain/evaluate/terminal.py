@@ -27,6 +27,10 @@ def render(result: Mapping[str, Any]) -> None:
         eps = f"{outcome['eps'] * 255:g}/255" if "eps" in outcome else "-"
         interval = f"{low:.1%} to {high:.1%}"
         table.add_row(outcome["attack"], eps, f"{outcome['accuracy']:.1%}", interval, _members(outcome))
+    for outcome in result["together"]:
+        low, high = outcome["interval95"]
+        eps, interval = f"{outcome['eps'] * 255:g}/255", f"{low:.1%} to {high:.1%}"
+        table.add_row("all of these", eps, f"{outcome['accuracy']:.1%}", interval, "")
     console.print(table)
     if "checks" in result:
         checks = result["checks"]
