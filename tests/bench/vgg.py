@@ -112,16 +112,16 @@ def _encoded(shown: Images) -> npt.NDArray[np.int32]:
     return _input().encode(shown)
 
 
-def _weight(rng: np.random.Generator, shape: tuple[int, ...], sparsity: float) -> npt.NDArray[np.int64]:
+def _weight(rng: np.random.Generator, shape: tuple[int, ...], sparsity: float) -> npt.NDArray[np.int32]:
     # Normal weights lose their smallest to a mask by magnitude; what stays fills the 8 bits.
-    values = rng.standard_normal(shape)
+    values = rng.standard_normal(shape, dtype=np.float32)
     magnitude = np.abs(values)
     scale = 127 / magnitude.max()
     whole = np.where(magnitude * scale < 0.5, np.sign(values), np.rint(values * scale))
     pruned = min(round(sparsity * whole.size), whole.size - _LEAST_FAN_IN * shape[0])
     if pruned > 0:
         whole.reshape(-1)[np.argpartition(magnitude, pruned - 1, axis=None)[:pruned]] = 0
-    return whole.astype(np.int64)
+    return whole.astype(np.int32)
 
 
 def _silent(channels: int) -> Neuron:
@@ -141,7 +141,7 @@ def _set(layer: Layer, signal: torch.Tensor, timesteps: int, rate: float) -> tup
         drive = F.conv2d(merged, weight, padding=layer.padding)
     else:
         drive = F.linear(merged.flatten(1), weight)[:, :, None, None]
-    drive = drive.reshape(steps, samples, *drive.shape[1:])
+    drive = drive.reshape(steps, samples, *drive.shape[1:]).float()  # whole numbers below 2^24
     bias = drive.mean(dim=(0, 1, 3, 4)).round().clamp(-_BIAS_MAX, _BIAS_MAX).neg()
     driven = drive + bias[:, None, None]
     low, high = 1, THETA_MAX
