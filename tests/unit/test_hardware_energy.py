@@ -80,8 +80,8 @@ def test_the_terms_of_davies_are_events_times_coefficients():
     assert terms["updates_inactive"] == pytest.approx((UPDATES - ACTIVE) * 52e-3)
     assert terms["spikes"] == pytest.approx(SPIKES * 1.7e-3)
     assert "deliveries" not in terms, "no part of this set's model"
-    # The busiest core holds `dense`: 9600 synops in 8 steps x 3.5 ns + 80 updates x 5.3 ns; + 113 ns barrier
-    t_step = 9600 / 8 * 3.5 + 80 * 5.3 + 113
+    # The one core holds all layers: their synops in 8 steps x 3.5 ns + 170 updates x 5.3 ns; + 113 ns barrier
+    t_step = sum(SYNOPS) / 8 * 3.5 + 170 * 5.3 + 113
     assert value(found["t_step"]) == pytest.approx(t_step)
     assert value(found["steps"]) == 8 + 2
     assert value(found["latency"]) == pytest.approx(10 * t_step / 1000)
@@ -93,7 +93,7 @@ def test_the_terms_of_davies_are_events_times_coefficients():
 
 def test_the_terms_of_sana_fe_are_its_own_and_know_the_format_of_a_synapse():
     placed = mapping.place(dense_case(half_zeros()), LOIHI1).formats
-    price = {"shared": 24.0, "sparse": 33.6, "dense": 35.5}
+    price = {"shared": 24.0, "sparse": 33.6, "run-length": 33.6, "dense": 35.5}
     terms = values(case()["sets"]["sanafe"]["terms"])
     synapses = sum(n * price[form] for n, form in zip(SYNOPS, placed.values(), strict=True))
     assert placed["first"] == "shared"

@@ -193,7 +193,11 @@ def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[
             "updates_active": (active, "assumed", known),
             "updates_inactive": (None if active is None else updates - active, "assumed", f"the rest; {known}"),
             "spikes": (0.0 if spikes is None else float(spikes.sum()), "counted", trace.backend),
-            "deliveries": (0.0 if last else on_their_way[index], "counted", "spikes x cores that hear them"),
+            "deliveries": (
+                0.0 if last else on_their_way[index],
+                "counted",
+                "spikes x cores that hear them, each part of a layer there apart",
+            ),
         }
         figures = {name: figure(value, _UNITS[name], *known_by) for name, (value, *known_by) in values.items()}
         entries.append({"name": layer.name, "format": form, **figures})
