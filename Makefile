@@ -16,6 +16,7 @@ help:
 	@echo "make test      the test suite, under ten minutes"
 	@echo "make test-all  with the slow suites (make test-slow: only those)"
 	@echo "make bench     measure, and write docs/performance.md (make bench ONLY=emulator: only that)"
+	@echo "make install-lava  Lava into a .venv of Python 3.11 or 3.12 (docs/lava-on-newer-pythons.md)"
 	@echo "make results   train, attack and compare on Fashion-MNIST (DATA=its .npz), and write docs/results.md"
 	@echo "make check     format, lint, types, docs"
 	@echo "make format    apply formatting and safe fixes"

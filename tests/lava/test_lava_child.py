@@ -250,10 +250,10 @@ def test_a_run_that_hangs_ends_at_the_time_limit(lava, tmp_path):
     path, messages = write(tmp_path / "n.net", net), net.input.encode(pixels(net, 3000))
     began = time.monotonic()
     with pytest.raises(BackendError) as raised:
-        lava.run(path, messages, timesteps=T, time_limit_s=8, progress=stop)
+        lava.run(path, messages, timesteps=T, time_limit_s=12, progress=stop)
     assert stopped
-    assert time.monotonic() - began < 20
-    assert raised.value.reason.endswith("of 3000 samples were done after 8 s")
+    assert time.monotonic() - began < 30
+    assert raised.value.reason.endswith("of 3000 samples were done after 12 s")
     assert_only_the_session_left(lava)
 
 
