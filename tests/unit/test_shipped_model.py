@@ -46,7 +46,7 @@ def test_the_integers_disagree_with_the_float_snn_on_at_most_five_test_images():
     robust = model("digits-cnn")
     images = data.load_test(robust.data_source).images
     settings = deployment.Settings(profile="loihi2")
-    made = deployment.quantized(robust, deployment._data(robust), settings, profile.load("loihi2"))
+    made = deployment.quantized(robust, deployment.training_data(robust), settings, profile.load("loihi2"))
     with torch.no_grad():
         expected = nets.restore(robust)(torch.tensor(images) / 255).argmax(dim=1).numpy()
     assert np.count_nonzero(emulate.run(made.network, images).classes() != expected) <= 5
