@@ -118,7 +118,10 @@ def figures(seed):
     rng = np.random.default_rng(seed)
 
     def one(arm):
-        accuracies = {key: {"accuracy": k / 100, "n": 100, "n_right": int(k)} for key, k in shares()}
+        accuracies = {
+            key: {"accuracy": k / 100, "n": 100, "n_right": int(k), "right": "1" * k + "0" * (100 - k)}
+            for key, k in shares()
+        }
         counts = {"spikes": rng.uniform(900, 1100), "additions": rng.uniform(1e4, 2e4), "n": 10}
         return {"arm": arm, "seed": seed, "sparsity": 0.9, **accuracies, "activity": counts}
 
@@ -143,6 +146,7 @@ def test_the_page_shows_what_there_is(tmp_path, n_seeds):
     assert "HARP 90 %" not in text
     assert text.count("| not measured |") > 3
     assert ("±" in text.split("## The paper's claims")[0]) == (n_seeds > 1)
+    assert "masked gradients" in text
     assert (docs / "results" / "arms.svg").exists()
     first = (docs / "results" / "arms.svg").read_bytes()
     page.write(BASE, out, docs)
