@@ -78,11 +78,14 @@ def test_the_wheel_holds_the_package_and_what_ships_with_it_and_nothing_else(whe
     assert not [name for name in held if "test" in name or name.endswith(".pyc")]
 
 
+PROFILES = ["generic45", "loihi1", "loihi2", "speck2f"]
+
+
 def test_the_wheel_lists_the_profiles_it_holds(installed, tmp_path):
     listed = json.loads(run(installed, tmp_path, "rsnn-deploy", "profiles", "list", "--json"))
-    assert [item["name"] for item in listed["profiles"]] == ["loihi1", "loihi2"]
+    assert [item["name"] for item in listed["profiles"]] == PROFILES
     lines = run(installed, tmp_path, "rsnn-deploy", "profiles", "list").splitlines()
-    assert [line.split()[0] for line in lines] == ["loihi1", "loihi2"]
+    assert [line.split()[0] for line in lines] == PROFILES
 
 
 def test_what_ships_is_found_in_the_wheel_and_not_in_the_checkout(installed, tmp_path):
