@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from toolchain.profile import HardwareProfile
 
 
+_FAR = -1
+"""A chip that holds nothing of the layer behind"""
+
+
 def too_large(
     job: Job, forms: tuple[str, ...], caps: cost.Caps, fan: Fan | None, profile: HardwareProfile
 ) -> CapacityError:
@@ -29,11 +33,14 @@ def too_large(
             (Fraction(int(used), max(1, int(cap))), -at) for at, (used, cap) in enumerate(zip(load, caps, strict=True))
         )
 
-    nearest = []
-    for form in forms:
-        worst = max((_neuron(job, form, fan, place) for place in _places(job)), key=excess)
-        nearest.append((excess(worst), form, worst))
-    (_, at), form, load = min(nearest, key=lambda found: found[0][0])
+    for chip in (fan.last_chip, _FAR) if fan else (_FAR,):
+        nearest = []
+        for form in forms:
+            worst = max((_neuron(job, form, fan, place, chip) for place in _places(job)), key=excess)
+            nearest.append((excess(worst), form, worst))
+        (share, at), form, load = min(nearest, key=lambda found: found[0][0])
+        if share > 1:
+            break  # even beside what it feeds; else it is the neurons for which that chip has no cores left
     name, resource, unit = cost.RESOURCES[-at]
     used, limit = int(load[-at]), int(caps[-at])
     return CapacityError(
@@ -54,12 +61,12 @@ def _places(job: Job) -> list[tuple[int, int, int]]:
     return [(c, y, x) for c in range(job.shape[0]) for y in rows for x in cols]
 
 
-def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int], chip: int) -> npt.NDArray[np.int64]:
     c, y, x = place
     rows, cols = job.strips(0, 1)[y], job.strips(1, 1)[x]
     found = cost.synapses(job, form, rows, cols, [(c, c + 1)])
     tile = rows.span, cols.span, (c, c + 1)
-    slots = fan.slots(tile, fan.last_chip) if fan else 0
+    slots = fan.slots(tile, chip) if fan else 0
     return cost.load(job, (int(found.words[0]), int(found.longest[0]), int(found.axons[0])), tile, slots)
 
 
