@@ -53,5 +53,6 @@ def test_every_sum_spike_and_state_is_the_stock_models():
 
 
 @pytest.mark.slow
+@pytest.mark.scale
 def test_every_sum_spike_and_state_is_the_stock_models_in_further_chains():
     assert_the_same(compared(8, 120))

@@ -25,7 +25,7 @@ from remains import assert_nothing_left, processes, shared_memory
 from toolchain import export, simulate
 from toolchain.errors import BackendError
 
-pytestmark = [pytest.mark.lava, pytest.mark.slow]
+pytestmark = [pytest.mark.lava, pytest.mark.slow, pytest.mark.scale]
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20

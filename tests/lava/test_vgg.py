@@ -11,7 +11,7 @@ from traces import differences
 
 from toolchain import emulate, export
 
-pytestmark = [pytest.mark.lava, pytest.mark.slow]
+pytestmark = [pytest.mark.lava, pytest.mark.slow, pytest.mark.scale]
 
 IMAGES = 10
 SHARED_MEMORY_BYTES = 64 << 20
