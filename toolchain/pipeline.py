@@ -263,7 +263,7 @@ def _do(
         data_sha256=data.sha256,
         metrics={},
     )
-    metrics = _measure(net, model, data.validation)
+    metrics = measure(net, model, data.validation)
     show(Event(stage=stage, epoch=0, n_epochs=0, metrics=metrics | {"seconds": time.monotonic() - started}))
     earlier = before.metrics if before else {}
     return dataclasses.replace(model, metrics={**earlier, stage: metrics})
@@ -304,7 +304,7 @@ def _resumed(out: Path, stage: str) -> Epoch | None:
         raise FormatError(path=str(path), reason=reason) from None
 
 
-def _measure(net: Net, model: Model, validation: Split) -> dict[str, Any]:
+def measure(net: Net, model: Model, validation: Split) -> dict[str, Any]:
     """Sparsity, accuracy on the validation images, and how many channels of each layer never become active on them."""
     from toolchain import attacks, evaluate
 

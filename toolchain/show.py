@@ -1,4 +1,4 @@
-"""What the results of `check`, `simulate`, `verify` and `run` look like on a terminal."""
+"""What the results of `check`, `fit`, `simulate`, `verify` and `run` look like on a terminal."""
 
 from __future__ import annotations
 
@@ -63,6 +63,38 @@ def verdict(result: Mapping[str, Any]) -> None:
         console.print(
             f"identical: every spike of every layer and step, and every logit, of {result['samples']} samples"
         )
+
+
+def fitted(result: Mapping[str, Any]) -> None:
+    """What each layer gave up, then the cores and the accuracy on validation images, before and after."""
+    console = Console()
+    if result["out"] is None:
+        used, allowed = result["cores"]["after"], result["budget"]["cores"]
+        console.print(f"fits as it is: {used} of {allowed} cores of {result['profile']}; nothing was changed")
+        return
+    table = _table("Given up, before and after", "layer", "sparsity", "weight bits", "cores", "format")
+    for layer in result["layers"]:
+        sparsity, bits, cores = (layer[name] for name in ("sparsity", "bits", "cores"))
+        table.add_row(
+            layer["name"],
+            f"{sparsity['before']:.1%} > {sparsity['after']:.1%}",
+            f"{bits['before']} > {bits['after']}",
+            f"{_or_none(cores['before'])} > {cores['after']}",
+            layer["format"],
+        )
+    console.print(table)
+    table = _table("Validation accuracy", "", "clean", "under PGD")
+    for when, outcomes in result["validation"].items():
+        table.add_row(when, *(f"{outcomes[name]['accuracy']:.1%}" for name in ("none", "pgd-ens")))
+    console.print(table)
+    cores = result["cores"]
+    console.print(
+        f"{_or_none(cores['before'])} > {cores['after']} cores of {result['profile']}, {result['budget']['cores']} allowed"
+    )
+
+
+def _or_none(n: int | None) -> str:
+    return "none" if n is None else str(n)
 
 
 def trained(result: Mapping[str, Any]) -> None:

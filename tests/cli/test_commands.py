@@ -43,7 +43,7 @@ def every_command(command=cli.commands, path=()):
 
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
-    listed = ["demo", "init", "run", "export", "check", "simulate", "verify", "report", "compare", "evaluate"]
+    listed = ["demo", "init", "run", "export", "check", "fit", "simulate", "verify", "report", "compare", "evaluate"]
     assert names == [*listed, "profiles list", "profiles show", "profiles check"]
 
 

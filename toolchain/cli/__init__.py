@@ -34,6 +34,7 @@ for _command in (
     training.run,
     deploying.export,
     deploying.check,
+    deploying.fit,
     deploying.simulate,
     deploying.verify,
     deploying.report,

@@ -153,6 +153,45 @@ def check(
 
 
 @click.command()
+@click.argument("model", metavar="MODEL")
+@profile_option
+@click.option("--cores", type=click.IntRange(min=1), help="Cores the network may take.")
+@click.option("--chips", type=click.IntRange(min=1), help="Chips it may take, in place of --cores.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Passes over the training images of the robust finetune under the new mask.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="build/MODEL-fit.pt",
+    help="Model to write.",
+)
+@json_option
+def fit(
+    model: str, profile: str, cores: int | None, chips: int | None, epochs: int, out: Path | None, as_json: bool
+) -> None:
+    """Prune and narrow MODEL until it fits.
+
+    Takes from each layer what costs least, finetunes, and says what was given up. Looks at training and validation images only.
+    Writes nothing where the model fits as it is, or where nothing helps: exit code 1.
+    """
+    from toolchain import fit as fitting
+    from toolchain import resources, show
+
+    path = resources.model_path(model)
+    target = out or Path("build") / f"{path.stem}-fit.pt"
+    result = fitting.fit(path, target, profile=profile, n_cores=cores, n_chips=chips, epochs=epochs, log=say)
+    show_result(result, as_json, lambda: show.fitted(result))
+    if result["out"]:
+        say(f"wrote {target}; next: rsnn-deploy export {target} --profile {profile}")
+
+
+@click.command()
 @folder_argument
 @click.option(
     "--backend",
