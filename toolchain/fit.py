@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolchain import check, deployment, finetune, mapping, nets, pipeline, store
+from toolchain import check, deployment, emulate, evaluate, finetune, mapping, nets, pipeline, store
 from toolchain import profile as profiles
 from toolchain.errors import CapacityError, ConfigError, MismatchError
 from toolchain.ir import WEIGHT_BITS_MAX
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from toolchain.data import Split
     from toolchain.ir import AnyLayer, Network
     from toolchain.nets import Net
     from toolchain.placement import Mapping as Placement
@@ -104,7 +105,7 @@ def fit(
     network = deployment.quantized(model, data, settings, budget.profile).network
     before, plan = _place(network, budget), _plan(model, network)
     if before and before.n_cores <= budget.n_cores:
-        return {**about, "out": None, **_result(budget, (plan, plan), (before, before))}
+        return {**about, "out": None, **_result(budget, (plan, plan), (before, before), None)}
     net = nets.restore(model)
     images = pixels(data.train.images[:IMAGES])
     task = Task(network=network, importance=importance(net, images), budget=budget)
@@ -125,14 +126,18 @@ def fit(
     log("measure on validation images")
     metrics = [pipeline.measure(nets.restore(one), one, data.validation) for one in (model, made)]
     made = dataclasses.replace(made, metrics={**model.metrics, made.stage: metrics[1]})
-    network = deployment.quantized(made, data, settings, budget.profile).network
-    after = _place(network, budget)
-    if after is None or after.n_cores > budget.n_cores or check.check(network, after, budget.profile).violations:
+    narrow = deployment.quantized(made, data, settings, budget.profile).network
+    after = _place(narrow, budget)
+    if after is None or after.n_cores > budget.n_cores or check.check(narrow, after, budget.profile).violations:
         raise MismatchError(
             where=str(path), reason="the network found does not keep to the budget once it is quantized"
         )
     store.save(made, out)
-    return {**about, "out": str(out), **_result(budget, (plan, found), (before, after), metrics)}
+    return {
+        **about,
+        "out": str(out),
+        **_result(budget, (plan, found), (before, after), _validation(metrics, (network, narrow), data.validation)),
+    }
 
 
 def _budget(profile: str, n_cores: int | None, n_chips: int | None) -> Budget:
@@ -340,7 +345,7 @@ def _result(
     budget: Budget,
     plans: tuple[Plan, Plan],
     placed: tuple[Placement | None, Placement],
-    metrics: list[dict[str, Any]] | None = None,
+    validation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What was given up, before and after."""
     cores = [_cores_of(one) for one in placed]
@@ -358,9 +363,16 @@ def _result(
             }
             for name in plans[1]
         ],
-        "validation": None
-        if metrics is None
-        else {when: one["validation"] for when, one in zip(("before", "after"), metrics, strict=True)},
+        "validation": validation,
+    }
+
+
+def _validation(metrics: list[dict[str, Any]], networks: tuple[Network, Network], split: Split) -> dict[str, Any]:
+    """Accuracy on validation images before and after: of the float network, clean and attacked, and of the integers, clean."""
+    right = [emulate.run(network, split.images).logits.argmax(axis=1) == split.labels for network in networks]
+    return {
+        when: {**one["validation"], "integers": evaluate.accuracy(found)}
+        for when, one, found in zip(("before", "after"), metrics, right, strict=True)
     }
 
 

@@ -83,9 +83,9 @@ def fitted(result: Mapping[str, Any]) -> None:
             layer["format"],
         )
     console.print(table)
-    table = _table("Validation accuracy", "", "clean", "under PGD")
+    table = _table("Validation accuracy", "", "float, clean", "float, under PGD", "integers, clean")
     for when, outcomes in result["validation"].items():
-        table.add_row(when, *(f"{outcomes[name]['accuracy']:.1%}" for name in ("none", "pgd-ens")))
+        table.add_row(when, *(f"{outcomes[name]['accuracy']:.1%}" for name in ("none", "pgd-ens", "integers")))
     console.print(table)
     cores = result["cores"]
     console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 
@@ -11,6 +12,7 @@ import torch
 
 from toolchain import deployment, fit, mapping, nets, profile, store
 from toolchain.deployment import Settings
+from toolchain.emulate import reference
 from toolchain.errors import CapacityError, ConfigError, UnsupportedError
 from toolchain.train import pixels
 
@@ -68,16 +70,22 @@ def test_masks_only_shrink_and_finetuning_leaves_every_pruned_weight_at_zero(fit
     assert any(not torch.equal(after.state[name][mask], before.state[name][mask]) for name, mask in after.mask.items())
 
 
-def test_what_was_given_up_is_what_the_two_models_differ_in(fitted, model):
+def test_what_was_given_up_is_what_the_two_models_differ_in(fitted, model, small):
     out, _, result = fitted
     before, after = store.load(model), store.load(out)
     assert json.loads(json.dumps(result)) == result
+    result = copy.deepcopy(result)
     for layer in result["layers"]:
         name = f"{layer['name']}.weight"
         shares = [1 - float(one.mask[name].float().mean()) for one in (before, after)]
         assert [layer["sparsity"]["before"], layer["sparsity"]["after"]] == pytest.approx(shares)
         assert layer["bits"] == {"before": 8, "after": after.weight_bits[layer["name"]]}
+    integers = result["validation"]["after"].pop("integers")
     assert after.metrics["finetune"]["validation"] == result["validation"]["after"]
+    data = deployment.training_data(after)
+    network = deployment.quantized(after, data, Settings(profile=small), profile.load(small)).network
+    right = reference.run(network, data.validation.images).logits.argmax(axis=1) == data.validation.labels
+    assert (integers["n_right"], integers["n"]) == (right.sum(), len(right))
 
 
 def test_without_epochs_the_kept_weights_and_the_stage_stay(model, small, tmp_path):

@@ -178,7 +178,7 @@ def fit(
     """Prune and narrow MODEL until it fits.
 
     Takes from each layer what costs least, finetunes, and says what was given up. Looks at training and validation images only.
-    Writes nothing where the model fits as it is, or where nothing helps: exit code 1.
+    A model that fits as it is stays as it is. Where nothing helps, nothing is written and the exit code is 1.
     """
     from toolchain import fit as fitting
     from toolchain import resources, show
