@@ -19,7 +19,7 @@ from toolchain import __version__, assess, check, ir, mapping, report, store
 from toolchain import export as netx
 from toolchain import profile as profiles
 from toolchain.errors import FormatError, UnsupportedError
-from toolchain.profile import HardwareProfile
+from toolchain.profile import HardwareProfile, LayerProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from toolchain.data import Data
     from toolchain.ir import Network
+    from toolchain.placement import Pools
     from toolchain.profile import AnyProfile
     from toolchain.quantize import Limits, Quantized
     from toolchain.store import Model
@@ -51,7 +52,8 @@ class Settings:
     """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
 
     weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
-    attacked, for the report; t_step_ns: the time of a step, where it is known.
+    attacked, for the report; t_step_ns: the time of a step, where it is known; pools, of `check`: `expanded` for the literal cost
+    of netx's notation.
     """
 
     profile: str
@@ -61,6 +63,7 @@ class Settings:
     samples: int = 32
     attacked: int = 32
     t_step_ns: float | None = None
+    pools: Pools = "merged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,20 +284,25 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
     """
     from toolchain import resources
 
-    profile = profiles.load(settings.profile)
+    profile = profiles.read(settings.profile)
+    if not isinstance(profile, LayerProfile):
+        profile = profiles.load(settings.profile)
     if Path(target).is_dir():
         network = open_folder(Path(target)).deployment.network
     else:
         model = store.load(resources.model_path(target))
         network = quantized(model, training_data(model), settings, profile).network
-    placed = mapping.place(network, profile, max_chips=settings.max_chips)
-    verdict = check.check(network, placed, profile)
+    if isinstance(profile, LayerProfile):
+        verdict, used = check.check_layers(network, profile), (len(network.chain), 1)
+    else:
+        placed = mapping.place(network, profile, max_chips=settings.max_chips, pools=settings.pools)
+        verdict, used = check.check(network, placed, profile), (placed.n_cores, placed.n_chips)
     return {
         **verdict.to_dict(),
         "fits": not verdict.violations,
         "sentences": [str(error) for error in verdict.errors()],
-        "n_cores": placed.n_cores,
-        "n_chips": placed.n_chips,
+        "n_cores": used[0],
+        "n_chips": used[1],
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolchain.check import layered
 from toolchain.check.measure import measure
 from toolchain.check.rules import CORE_RULES, RULES, Finding
 from toolchain.errors import CapacityError
@@ -16,9 +17,9 @@ from toolchain.errors import CapacityError
 if TYPE_CHECKING:
     from toolchain.ir import Network
     from toolchain.placement import Mapping
-    from toolchain.profile import HardwareProfile
+    from toolchain.profile import HardwareProfile, LayerProfile
 
-__all__ = ["RULES", "Finding", "Verdict", "check"]
+__all__ = ["RULES", "Finding", "Verdict", "check", "check_layers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +78,9 @@ def check(network: Network, mapping: Mapping, profile: HardwareProfile) -> Verdi
     return Verdict(
         profile=profile.name, violations=tuple(violations), usage=tuple(fullest.values()), cores=tuple(cores)
     )
+
+
+def check_layers(network: Network, profile: LayerProfile) -> Verdict:
+    """Return every violation by the network of a chip that runs a layer a core."""
+    found = tuple(layered.findings(network, profile))
+    return Verdict(profile=profile.name, violations=tuple(one for one in found if one.exceeded), usage=found)

@@ -129,11 +129,19 @@ def export(
 @click.command()
 @click.argument("model", metavar="MODEL|DIR")
 @profile_option
+@click.option(
+    "--pools",
+    type=click.Choice(["merged", "expanded"]),
+    default="merged",
+    show_default=True,
+    help="Expanded: the cost of pools spread into kernels, as the netx file has them.",
+)
 @quantization_options
 @json_option
 def check(
     model: str,
     profile: str,
+    pools: Literal["merged", "expanded"],
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -146,7 +154,9 @@ def check(
     """
     from toolchain import deployment, show
 
-    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips)
+    settings = deployment.Settings(
+        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, pools=pools
+    )
     result = deployment.check_limits(model, settings)
     show_result(result, as_json, lambda: show.limits(result))
     click.get_current_context().exit(0 if result["fits"] else 1)
