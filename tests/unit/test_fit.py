@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
+import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from toolchain import deployment, fit, mapping, nets, profile, store
+from toolchain import data, deployment, emulate, fit, mapping, nets, profile, quantize, store
 from toolchain.deployment import Settings
 from toolchain.emulate import reference
 from toolchain.errors import CapacityError, ConfigError, UnsupportedError
-from toolchain.train import pixels
+from toolchain.fit import reduce, search
+from toolchain.fit.search import Option
 
 SMALL = """
 extends = "loihi2"
@@ -82,9 +87,9 @@ def test_what_was_given_up_is_what_the_two_models_differ_in(fitted, model, small
         assert layer["bits"] == {"before": 8, "after": after.weight_bits[layer["name"]]}
     integers = result["validation"]["after"].pop("integers")
     assert after.metrics["finetune"]["validation"] == result["validation"]["after"]
-    data = deployment.training_data(after)
-    network = deployment.quantized(after, data, Settings(profile=small), profile.load(small)).network
-    right = reference.run(network, data.validation.images).logits.argmax(axis=1) == data.validation.labels
+    loaded = deployment.training_data(after)
+    network = deployment.quantized(after, loaded, Settings(profile=small), profile.load(small)).network
+    right = reference.run(network, loaded.validation.images).logits.argmax(axis=1) == loaded.validation.labels
     assert (integers["n_right"], integers["n"]) == (right.sum(), len(right))
 
 
@@ -97,15 +102,19 @@ def test_without_epochs_the_kept_weights_and_the_stage_stay(model, small, tmp_pa
         assert torch.equal(after.state[name], before.state[name] * mask)
 
 
-def test_a_tighter_budget_gives_up_all_that_a_wider_one_does(model, small, tmp_path):
-    least = n_cores(model, small)
-    kept = []
-    for n in (least - 1, least - 2, least // 2):
-        fit.fit(model, tmp_path / f"{n}.pt", profile=small, n_cores=n, epochs=0)
-        kept.append(store.load(tmp_path / f"{n}.pt"))
-    for wide, tight in itertools.pairwise(kept):
-        assert all(tight.weight_bits[name] <= bits for name, bits in wide.weight_bits.items())
-        assert not any(bool((tight.mask[name] & ~mask).any()) for name, mask in wide.mask.items())
+def test_a_tighter_budget_does_no_less_damage(model, small, tmp_path):
+    needed = n_cores(model, small)
+    damage = [
+        fit.fit(model, tmp_path / "fit.pt", profile=small, n_cores=n, epochs=0)["damage"]["foreseen"]
+        for n in (needed - 1, needed - 3, needed // 2)
+    ]
+    assert 0 < damage[0] <= damage[1] <= damage[2]
+
+
+def test_the_test_images_are_never_read(model, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load_test", lambda *_: pytest.fail("test images were read"))
+    result = fit.fit(model, tmp_path / "fit.pt", profile=small, n_cores=n_cores(model, small) - 1, epochs=0)
+    assert result["out"] == str(tmp_path / "fit.pt")
 
 
 def test_a_model_that_fits_is_left_alone(model, tmp_path):
@@ -138,12 +147,102 @@ def test_a_budget_is_of_cores_or_of_chips_and_of_a_profile_that_has_them(model, 
 
 
 def test_importance_is_a_weight_times_the_activity_of_its_source(model):
-    net = nets.restore(store.load(model))
-    images = pixels(deployment.training_data(store.load(model)).train.images[:8])
-    found = fit.importance(net, images)
-    spikes = []
-    net.body.act1.register_forward_hook(lambda _layer, _inputs, output: spikes.append(output))
-    with torch.no_grad():
-        net(images)
-    rate = spikes[0].mean(dim=(0, 2, 3))  # an average pool keeps the mean
-    assert torch.allclose(found["conv2"], net.body.conv2.weight.abs() * rate[None, :, None, None])
+    made = store.load(model)
+    images = deployment.training_data(made).train.images[:8]
+    chip = profile.load("loihi2")
+    done = deployment.quantized(made, deployment.training_data(made), Settings(profile="loihi2"), chip)
+    _, folded = quantize.fold(nets.restore(made), images.shape[1:], done.masks)
+    trace = emulate.run(done.network, images, record=True)
+    active = reduce.activity(done.network, trace, images)
+    rate = 4 * trace.spikes[0].mean(axis=(0, 1, 3, 4))  # a pool sums 2 x 2 cells
+    assert np.allclose(active[1].mean(axis=(1, 2)), rate)
+    found = reduce.importance(folded[1], active[1])
+    assert np.allclose(found, np.abs(folded[1].weight) * rate[None, :, None, None])
+    assert np.allclose(active[0], np.abs(done.network.input.encode(images)).mean(axis=0))
+    dense = reduce.importance(folded[2], active[2])
+    assert np.allclose(dense, np.abs(folded[2].weight) * active[2].reshape(-1))
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_a_narrower_layer_keeps_to_its_width_and_its_unit(model, bits):
+    made = store.load(model)
+    chip = profile.load("loihi2")
+    network = deployment.quantized(made, deployment.training_data(made), Settings(profile="loihi2"), chip).network
+    for layer in (network.layers[1], network.readout):
+        narrow, unit = reduce.narrowed(layer, bits)
+        assert narrow.weight_bits == bits
+        assert np.abs(narrow.weight).max() <= (1 << (bits - 1)) - 1 or bits == 8
+        inside = np.abs(narrow.weight) < (1 << (bits - 1)) - 1
+        assert np.abs(narrow.weight * unit - layer.weight)[inside].max() <= unit / 2
+
+
+def test_masks_grow_by_importance_and_are_nested():
+    rng = np.random.default_rng(0)
+    mask, values = rng.random((6, 5)) < 0.7, rng.integers(0, 5, (6, 5)).astype(float)
+    kept = [reduce.grown(mask, values, keep) for keep in range(1, int(mask.sum()) + 1)]
+    assert [int(one.sum()) for one in kept] == list(range(1, int(mask.sum()) + 1))
+    assert np.array_equal(kept[-1], mask)
+    for fewer, more in pairwise(kept):
+        assert not (fewer & ~more).any()
+        assert values[fewer].min() >= values[more & ~fewer].max()
+
+
+LAW = settings(max_examples=150, derandomize=True, database=None, deadline=None)
+
+
+@st.composite
+def layers(draw):
+    """Frontiers of some layers, and the cores that their costs, rounded up together or each, come to."""
+    frontiers = {}
+    for index in range(draw(st.integers(1, 4))):
+        n = draw(st.integers(1, 6))
+        damages = sorted(draw(st.lists(st.integers(0, 40), min_size=n, max_size=n)))
+        costs = sorted(draw(st.lists(st.integers(1, 40), min_size=n, max_size=n)), reverse=True)
+        options = (
+            Option(sparsity=0.0, weight_bits=8, damage=d / 8, cost=c / 4) for d, c in zip(damages, costs, strict=True)
+        )
+        frontiers[f"layer{index}"] = search.frontier(options)
+    shared = draw(st.booleans())
+
+    def cores(places):
+        costs = [frontiers[name][place].cost for name, place in places.items()]
+        return math.ceil(sum(costs)) if shared else sum(map(math.ceil, costs))
+
+    return frontiers, cores
+
+
+@LAW
+@given(case=layers(), budget=st.integers(0, 40))
+def test_a_walk_ends_within_the_budget_or_at_the_fewest_cores(case, budget):
+    frontiers, cores = case
+    places, needed = search.walk(frontiers, cores, budget)
+    assert needed == cores(places)
+    least = cores({name: len(options) - 1 for name, options in frontiers.items()})
+    assert needed <= budget or needed == least
+
+
+@LAW
+@given(case=layers(), budgets=st.tuples(st.integers(0, 40), st.integers(0, 40)))
+def test_a_smaller_budget_never_does_less_damage_to_any_layer(case, budgets):
+    frontiers, cores = case
+    smaller, larger = (search.walk(frontiers, cores, budget)[0] for budget in sorted(budgets))
+    assert all(smaller[name] >= larger[name] for name in frontiers)
+    assert search.damage(frontiers, smaller) >= search.damage(frontiers, larger)
+
+
+@LAW
+@given(case=layers(), budget=st.integers(0, 40))
+def test_what_fits_already_is_left_as_it_is(case, budget):
+    frontiers, cores = case
+    start = dict.fromkeys(frontiers, 0)
+    if cores(start) <= budget:
+        assert search.walk(frontiers, cores, budget) == (start, cores(start))
+
+
+def test_a_frontier_holds_what_no_other_option_beats():
+    def option(damage, cost):
+        return Option(sparsity=0.5, weight_bits=8, damage=damage, cost=cost)
+
+    best = option(0, 3), option(1, 2), option(4, 1)
+    assert search.frontier([option(2, 2), best[2], option(0, math.inf), best[0], option(1, 3), best[1]]) == best
+    assert search.frontier([option(0, math.inf)]) == ()
