@@ -237,6 +237,17 @@ def test_a_fan_in_beyond_the_input_axons_is_refused_with_what_to_prune():
     )
 
 
+def test_a_fan_out_beyond_the_output_slots_is_refused_for_the_neuron_that_most_axons_leave():
+    first = conv("first", np.ones((1, 1, 1, 1), int))
+    second = conv("second", np.ones((1, 1, 1, 3), int), padding=(0, 1))
+    net = network((1, 1, 6), first, second, last=readout(6, classes=1))
+    # A neuron a core and a core a chip: at an end of the row two cores listen, between the ends three, each for two slots and a remote one.
+    assert sentence(net, limited(LOIHI1, max_fill=1.0, neurons=1, cores=1, axons_out=5), max_chips=100) == (
+        "first of loihi1: output axons for one neuron 9 slots of 5. "
+        "The next layer is spread over 6 cores; prune or narrow it, or use a profile with larger cores."
+    )
+
+
 def test_a_network_larger_than_its_chips_is_refused_with_the_chips_it_needs():
     assert sentence(vgg11(0.1), limited(LOIHI2, cores=100)) == (
         "network of loihi2: cores 102 cores of 100. Use --max-chips 2 or --weight-bits 7, or shrink conv6, which takes 26."

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from toolchain.errors import CapacityError
 from toolchain.ir import Conv
 from toolchain.mapping import cost
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from toolchain.mapping.fan import Fan
@@ -36,7 +38,7 @@ def too_large(
     for chip in (fan.last_chip, _FAR) if fan else (_FAR,):
         nearest = []
         for form in forms:
-            worst = max((_neuron(job, form, fan, place, chip) for place in _places(job)), key=excess)
+            worst = max((_neuron(job, form, fan, place, chip) for place in _places(job, fan, chip)), key=excess)
             nearest.append((excess(worst), form, worst))
         (share, at), form, load = min(nearest, key=lambda found: found[0][0])
         if share > 1:
@@ -55,10 +57,21 @@ def too_large(
     )
 
 
-def _places(job: Job) -> list[tuple[int, int, int]]:
-    """One neuron of each kind of place: by channel, and by the rows and columns it hears."""
-    rows, cols = ({strip.kind: at for at, strip in enumerate(job.strips(axis, 1))}.values() for axis in (0, 1))
-    return [(c, y, x) for c in range(job.shape[0]) for y in rows for x in cols]
+def _places(job: Job, fan: Fan | None, chip: int) -> list[tuple[int, int, int]]:
+    """Of the neurons of each kind, by channel and by the rows and columns they hear, the one that most axons leave."""
+    strips = job.strips(0, 1), job.strips(1, 1)
+    alike: list[dict[object, list[int]]] = [{}, {}]
+    for kinds, axis in zip(alike, strips, strict=True):
+        for at, strip in enumerate(axis):
+            kinds.setdefault(strip.kind, []).append(at)
+    singly = [[(at, at + 1) for at in range(n)] for n in job.shape]
+    slots = fan.sums((singly[1], singly[2], singly[0]), chip) if fan else np.zeros(job.shape, dtype=np.int64)
+    places = []
+    for rows, cols in product(alike[0].values(), alike[1].values()):
+        for c, found in enumerate(slots[:, rows][:, :, cols]):
+            y, x = divmod(int(found.argmax()), len(cols))
+            places.append((c, rows[y], cols[x]))
+    return places
 
 
 def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int], chip: int) -> npt.NDArray[np.int64]:
