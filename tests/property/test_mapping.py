@@ -41,8 +41,7 @@ LIMITS = {
     "R08": "groups",
 }
 """Rule -> the limit it holds."""
-EXPECTED = settings(max_examples=40, deadline=None)
-EXACT = settings(max_examples=40, deadline=None, derandomize=True)
+LAW = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -75,7 +74,7 @@ def place(network, chip, **options):
 
 
 @given(case=cases(), chip=chips(), pools=st.sampled_from(["merged", "expanded"]))
-@EXPECTED
+@LAW
 def test_no_placement_violates_a_limit_and_its_figures_are_those_of_the_check(case, chip, pools):
     placed = place(case.network, chip, pools=pools)
     assume(placed)
@@ -83,7 +82,7 @@ def test_no_placement_violates_a_limit_and_its_figures_are_those_of_the_check(ca
 
 
 @given(case=cases(), chip=chips())
-@EXPECTED
+@LAW
 def test_every_neuron_sits_on_exactly_one_core(case, chip):
     placed = place(case.network, chip)
     assume(placed)
@@ -96,7 +95,7 @@ def test_every_neuron_sits_on_exactly_one_core(case, chip):
 
 
 @given(case=cases(), chip=st.sampled_from([LOIHI1, LOIHI2]), data=st.data())
-@EXPECTED
+@LAW
 def test_one_unit_less_than_the_fullest_core_uses_is_kept_or_refused(case, chip, data):
     chip = limited(chip, max_fill=1.0)
     use = data.draw(
@@ -126,7 +125,7 @@ def thinned(network, share, bits):
 
 # Where layers share cores, packing is a search, and no search of its kind keeps these laws in every case.
 @given(case=cases(), chip=chips())
-@EXACT
+@LAW
 def test_a_larger_core_never_needs_more_cores(case, chip):
     chip = limited(chip, layers=1)
     large = replace(chip, core=replace(chip.core, max_fill=replace(chip.core.max_fill, value=1.0)))
@@ -137,7 +136,7 @@ def test_a_larger_core_never_needs_more_cores(case, chip):
 
 
 @given(case=cases(), chip=chips(), share=st.sampled_from([0.1, 0.5]), bits=st.sampled_from([3, 6, 8]))
-@EXACT
+@LAW
 def test_more_sparsity_or_fewer_bits_in_the_same_formats_never_need_more_cores(case, chip, share, bits):
     chip = limited(chip, layers=1)
     many = place(case.network, chip)
@@ -148,7 +147,7 @@ def test_more_sparsity_or_fewer_bits_in_the_same_formats_never_need_more_cores(c
 
 
 @given(case=cases(), seed=st.integers(0, 99))
-@EXPECTED
+@LAW
 def test_nested_masks_never_have_more_synapses(case, seed):
     rng = np.random.default_rng(seed)
     for layer, source, _ in case.network.wired():
