@@ -14,6 +14,8 @@ import click
 import torch
 from bench import harness, page
 
+from toolchain import heap
+
 FOLDER = Path(__file__).parent
 STATE = FOLDER.parents[1] / "build" / "bench"
 
@@ -60,6 +62,7 @@ def _keep(state) -> None:
 @click.option("--no-page", is_flag=True, help="Leave docs/performance.md as it is.")
 def main(only: str, threads: int | None, *, no_page: bool) -> None:
     """Run the benches, one after the other, and write their tables into docs/performance.md."""
+    heap.keep_freed()  # as every command does
     known = names()
     chosen = [name for name in only.split(",") if name] or known
     if unknown := set(chosen) - set(known):

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from study import page, plan, work
 
+from toolchain import heap
 from toolchain import recipe as recipes
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,7 @@ def main(
     source: Path, out: Path, seeds: str, only: str | None, arms: str, overrides: tuple[str, ...], images: int
 ) -> None:
     """Train on DATA, an .npz of Fashion-MNIST, evaluate, and write the page."""
+    heap.keep_freed()  # as every command does
     if not importlib.util.find_spec("matplotlib"):
         raise click.ClickException("the plot needs matplotlib: install the extra `bench`")
     out = out.resolve()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from toolchain import __version__
+from toolchain import __version__, heap
 from toolchain.cli import comparing, deploying, profiles, training
 from toolchain.cli.common import INTERRUPTED, say_no
 from toolchain.errors import ToolchainError
@@ -47,6 +47,7 @@ for _command in (
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits; each error is one sentence, and with --json one object, and no traceback reaches a user."""
+    heap.keep_freed()
     given = sys.argv[1:] if args is None else args
     try:
         code = commands.main(given, prog_name="rsnn-deploy", standalone_mode=False) or 0
