@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from networks import deployed, fed
 
-from toolchain import emulate, export, simulate
+from toolchain import emulate, export, heap, simulate
 
 WITHOUT_LAVA = "Lava is not installed"
+
+
+def pytest_configure():
+    heap.keep_freed()  # as every command does
 
 
 def pytest_addoption(parser):
