@@ -31,8 +31,8 @@ _WORD = np.uint64
 _PROBE_STEPS, _PROBE_SAMPLES = 4, 32
 _WORTH_A_PROBE = 500_000
 """Multiplications a frame below which a layer is not worth the time it takes to compare"""
-_DENSE = 0.5
-"""Share of nonzero weights from which no sparse loop was ever faster"""
+_DENSE = 0.3
+"""Share of nonzero weights from which no sparse loop was ever faster, see docs/performance.md"""
 
 
 @dataclass(frozen=True, slots=True)
