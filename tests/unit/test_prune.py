@@ -260,6 +260,15 @@ def test_a_mask_that_does_not_fit_is_one_sentence(tmp_path, arrays, sentence):
     assert str(caught.value) == f"{path}: {sentence}"
 
 
+def test_a_mask_of_objects_is_refused_unread(tmp_path):
+    path = tmp_path / "mask.npz"
+    np.savez(path, **{"conv2.weight": np.array([None])})
+    with pytest.raises(FormatError) as caught:
+        prune.given(net(), str(path))
+    reason = "it holds arrays of Python objects, which could execute code; save plain bool"
+    assert str(caught.value) == f"{path}: {reason}"
+
+
 @pytest.mark.parametrize("name", ["mask.npz", "mask.pt"])
 def test_a_file_that_is_not_a_mask_is_one_sentence(tmp_path, name):
     path = tmp_path / name

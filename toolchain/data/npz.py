@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ _MAX_CHANNELS = 4
 
 def read(path: Path, part: Literal["train", "test"], layout: str) -> Read:
     """One part of a data set; of the other only the shape of its images is looked at. Raises FormatError."""
-    with _opened(path, _KEYS) as archive:
+    with opened(path, _KEYS) as archive:
         of_train, of_test = (_shape(path, archive, name) for name in ("train", "test"))
         if of_train[1:] != of_test[1:]:
             raise fault(path, f"x_test: expected images of shape {of_train[1:]} as in x_train, got {of_test[1:]}")
@@ -36,7 +37,7 @@ def read(path: Path, part: Literal["train", "test"], layout: str) -> Read:
 
 def read_extra(path: Path, shape: tuple[int, ...], n_classes: int, layout: str) -> Split:
     """More training images, x_train and y_train, pseudo-labelled for instance, of a data set's `shape`. Raises FormatError."""
-    with _opened(path, _KEYS[:2]) as archive:
+    with opened(path, _KEYS[:2]) as archive:
         axes = _axes(path, _shape(path, archive, "train"), layout)
         images, labels = _to_nchw(archive["x_train"], axes), archive["y_train"]
     if images.shape[1:] != shape:
@@ -51,8 +52,11 @@ def fault(path: Path | str, reason: str) -> FormatError:
 
 
 @contextmanager
-def _opened(path: Path, keys: Sequence[str]) -> Iterator[np.lib.npyio.NpzFile]:
-    """The file's arrays, none of them of objects: loading those would execute code the file holds."""
+def opened(path: Path, keys: Sequence[str] = (), *, plain: str = "uint8") -> Iterator[np.lib.npyio.NpzFile]:
+    """The arrays of an .npz file, which has those of the `keys`, none of them of objects: loading those would execute code.
+
+    plain: what to save instead of objects. Raises: FormatError, also for what goes wrong where the arrays are read.
+    """
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
@@ -66,10 +70,11 @@ def _opened(path: Path, keys: Sequence[str]) -> Iterator[np.lib.npyio.NpzFile]:
                 yield archive
     except OSError as error:
         raise fault(path, f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
-            raise fault(path, "it holds arrays of Python objects, which could execute code; save plain uint8") from None
-        raise fault(path, f"damaged: {error}") from None
+            reason = f"it holds arrays of Python objects, which could execute code; save plain {plain}"
+            raise fault(path, reason) from None
+        raise fault(path, f"damaged: {' '.join(str(error).split())}") from None
 
 
 def _shape(path: Path, archive: np.lib.npyio.NpzFile, part: str) -> tuple[int, ...]:

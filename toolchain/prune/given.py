@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolchain import nets, store
+from toolchain.data import npz
 from toolchain.errors import FormatError
 
 if TYPE_CHECKING:
@@ -68,13 +68,8 @@ def _bare(name: str) -> str:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise FormatError(path=str(path), reason=f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise FormatError(path=str(path), reason=f"not an .npz of masks: {error}") from None
+    with npz.opened(path, plain="bool") as archive:
+        arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     for name, array in arrays.items():
         if array.dtype != np.bool_:
             raise FormatError(path=str(path), reason=f"{name}: expected a boolean array, got {array.dtype}")
