@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def samples_done(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many samples are done."""
+def samples_done(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Yield a function that is told how many samples are done, and of how many where that was not known before."""
     if not sys.stderr.isatty():
-        yield lambda _done: None
+        yield lambda _done, _total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,4 +22,4 @@ def samples_done(label: str, total: int | None) -> Iterator[Callable[[int], None
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, of=None: bar.update(task, completed=done, total=of)

@@ -33,6 +33,7 @@ VERBS = {
     "noise": lambda m, x, y: attacks.noise(m, x, y, eps=EPS, generator=generator()),
     "apgd": lambda m, x, y: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=generator()),
     "apgd dlr": lambda m, x, y: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=generator(), loss="dlr"),
+    "search": lambda m, x, y: attacks.search(m, x, y, eps=EPS, steps=2, generator=generator()),
     "square": lambda m, x, y: attacks.square(m, x, y, eps=EPS, queries=10, generator=generator()),
     "kl_pgd": lambda m, x, _: attacks.kl_pgd(m, x, eps=EPS, steps=4, generator=generator()),
     "kl_rfgsm": lambda m, x, _: attacks.kl_rfgsm(m, x, m(x), eps=EPS, generator=generator()),
@@ -106,6 +107,7 @@ RANDOM = {
     "pgd": lambda m, x, y, g: attacks.pgd(m, x, y, eps=EPS, steps=2, generator=g),
     "noise": lambda m, x, y, g: attacks.noise(m, x, y, eps=EPS, generator=g),
     "apgd": lambda m, x, y, g: attacks.apgd(m, x, y, eps=EPS, steps=4, generator=g),
+    "search": lambda m, x, y, g: attacks.search(m, x, y, eps=EPS, steps=4, generator=g),
     "square": lambda m, x, y, g: attacks.square(m, x, y, eps=EPS, queries=20, generator=g),
 }
 

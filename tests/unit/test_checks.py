@@ -117,8 +117,21 @@ def test_an_outcome_of_square_on_all_images_is_compared_with_the_gradients():
     gradients = evaluate.attacked(model, images, "fgsm", eps=EPS)
     square = dataclasses.replace(gradients, attack="square-1000", members={}, right=np.zeros_like(gradients.right))
     found = evaluate.sanity(model, images, [gradients, square], eps=EPS, n=4)
-    share = gradients.right.mean()
-    assert failed(found) == [f"square-1000 is stronger than the gradients, by {share:.0%} of 40 images"]
+    assert failed(found) == [f"square-1000 is stronger than the gradients, by {gradients.right.sum()} of 40 images"]
+
+
+@pytest.mark.parametrize(("only_square", "only_gradients", "passed"), [(3, 2, False), (2, 2, True), (2, 3, True)])
+def test_one_image_that_square_breaks_more_is_a_sign(only_square, only_gradients, passed):
+    by_gradients, by_square = np.ones(40, bool), np.ones(40, bool)
+    by_square[:only_square] = False
+    by_gradients[20 : 20 + only_gradients] = False
+    square = SimpleNamespace(attack="square-500", right=by_square)
+    found = checks_of._black_box(SimpleNamespace(rivals=[], right=by_gradients, attacked=lambda _name: square))
+    said = {
+        True: f"not stronger than the gradients: it alone breaks {only_square} images, they alone {only_gradients}",
+        False: "stronger than the gradients, by 1 of 40 images, which may be chance",
+    }
+    assert (found["passed"], found["check"]) == (passed, f"square-500 is {said[passed]}")
 
 
 def test_more_steps_that_help_the_defender_are_caught():

@@ -101,9 +101,7 @@ def test_the_result_on_a_shipped_model_names_its_facts(capsys):
     assert "fgsm-ens" in capsys.readouterr().out
 
 
-KNOWN = (
-    "none, noise, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, rga, square-500, square-1000, square-5000, autoattack"
-)
+KNOWN = "none, noise, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, search-ens, rga, square-500, square-1000, square-5000, autoattack"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_an_attack_that_does_not_suit_is_one_sentence(mode, attack, reason):
     assert str(caught.value) == f"attack: {reason}"
 
 
-@pytest.mark.parametrize("attack", ["noise", "fgsm", "pgd", "apgd-ce", "apgd-dlr", "rga", "square-30"])
+@pytest.mark.parametrize("attack", ["noise", "fgsm", "pgd", "apgd-ce", "apgd-dlr", "search", "rga", "square-30"])
 def test_an_images_fate_depends_on_no_other_image(attack):
     model, images = trained()
     whole = evaluate.attacked(model, images, attack, eps=0.03, steps=2, seed=7)
@@ -162,12 +160,19 @@ def test_measure_pairs_images_by_their_index_whatever_the_subset():
         evaluate.measure(path, "none", images=[5, 360])
 
 
+def test_progress_is_told_with_its_total():
+    told = []
+    settings = {"attack": ["noise", "square-5"], "eps": [0.1, 0.2], "samples": 6, "checks": False}
+    evaluate.evaluate(resources.model_path("digits-cnn.pt"), **settings, advance=lambda *n: told.append(n))
+    assert told == [(6, 30), (12, 30), (18, 30), (24, 30), (30, 30)]
+
+
 class KilledError(Exception):
     pass
 
 
 def killed_after(n):
-    def advance(_done):
+    def advance(_done, _of):
         nonlocal n
         n -= 1
         if n < 0:
@@ -242,8 +247,8 @@ def test_a_device_that_is_not_there_is_one_sentence(device):
 def test_all_leaves_out_what_does_not_suit_the_model():
     names = {mode: stored._names(net(mode=mode), ["all"], 10) for mode in ("ann", "snn")}
     squares = ("square-500", "square-1000", "square-5000")
-    assert names["ann"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", *squares)
-    assert names["snn"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "rga", *squares)
+    assert names["ann"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "search-ens", *squares)
+    assert names["snn"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "search-ens", "rga", *squares)
     assert "apgd-dlr-ens" not in stored._names(net(), ["all", "pgd"], 2)
 
 

@@ -1,6 +1,6 @@
 """Attacks on any callable model: images of [0, 1] in, logits out, in pixel space.
 
-`gradient`, `apgd` and `square` hold the attacks themselves, `ensemble` the members a spiking network is attacked with, one
+`gradient`, `apgd`, `search` and `square` hold the attacks themselves, `ensemble` the members a spiking network is attacked with, one
 after the other, `auto` AutoAttack for networks with a true gradient.
 """
 
@@ -16,6 +16,7 @@ from toolchain.attacks.ensemble import (
     strongest_fgsm,
 )
 from toolchain.attacks.gradient import Randomness, Share, evaluating, fgsm, kl_pgd, kl_rfgsm, noise, pgd, rfgsm
+from toolchain.attacks.search import search
 from toolchain.attacks.square import square
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "noise",
     "pgd",
     "rfgsm",
+    "search",
     "square",
     "strongest",
     "strongest_fgsm",

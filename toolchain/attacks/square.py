@@ -38,7 +38,7 @@ def square(
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     with evaluating(model), torch.no_grad():
         best = torch.where(stripes < 0.5, low, high)
-        margin, right = _margin(model, best, labels)
+        margin, right = lead(model, best, labels)
         standing = right.nonzero().squeeze(1)
         for query in range(queries - 1):
             if not len(standing):
@@ -47,7 +47,7 @@ def square(
             inside, up = _square(squares[standing.cpu(), query].to(images), side, height, width)
             painted = torch.where(up, high[standing], low[standing])
             tried = torch.where(inside, painted, best[standing])
-            tried_margin, still_right = _margin(model, tried, labels[standing])
+            tried_margin, still_right = lead(model, tried, labels[standing])
             better = (tried_margin < margin[standing]) | ~still_right
             best[standing] = torch.where(better[:, None, None, None], tried, best[standing])
             margin[standing] = torch.where(better, tried_margin, margin[standing])
@@ -79,7 +79,7 @@ def _square(draws: Tensor, side: int, height: int, width: int) -> tuple[Tensor, 
     return (in_rows[:, :, None] & in_columns[:, None, :])[:, None], (draws[:, 2:] >= 0.5)[:, :, None, None]
 
 
-def _margin(model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def lead(model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """By how much the label's logit leads all others, and whether the image is classified right."""
     logits = model(images)
     others = logits.scatter(1, labels[:, None], -math.inf).amax(dim=1)

@@ -88,22 +88,10 @@ def show_result(result: dict[str, Any], as_json: bool, render: Callable[[], obje
 
 
 def progress(label: str, total: int | None) -> Any:
-    """Return a context whose value is called with the samples done; it draws on a terminal's stderr only."""
+    """Return a context whose value is called with the samples done, and the total where it is news; a terminal's stderr shows it."""
     from toolchain.progress import samples_done
 
     return samples_done(label, total)
-
-
-def counted(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """What takes the samples done since it was last called, for a bar that takes all done."""
-    done = 0
-
-    def more(n: int) -> None:
-        nonlocal done
-        done += n
-        advance(done)
-
-    return more
 
 
 def require(verdict: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from toolchain.cli.common import counted, json_option, progress, say, say_no, show_result
+from toolchain.cli.common import json_option, progress, say, say_no, show_result
 
 
 @click.command()
@@ -59,6 +59,13 @@ def run(
     show_result(result, as_json, lambda: show.trained(result))
 
 
+def svg(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Return the path of an .svg file."""
+    if value is not None and value.suffix != ".svg":
+        raise click.BadParameter(f"expected a name that ends in .svg, got {value.name!r}", ctx, param)
+    return value
+
+
 @click.command()
 @click.argument("model", metavar="MODEL")
 @click.option(
@@ -66,8 +73,8 @@ def run(
     "attacks",
     multiple=True,
     metavar="ATTACK",
-    help="none, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, rga, square-QUERIES, autoattack (ANNs only), noise, or all "
-    "that suit the model. Repeatable.  [default: fgsm-ens and pgd-ens]",
+    help="none, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, search-ens, rga, square-QUERIES, autoattack (ANNs only), "
+    "noise, or all that suit the model. Repeatable.  [default: fgsm-ens and pgd-ens]",
 )
 @click.option(
     "--eps",
@@ -76,7 +83,7 @@ def run(
     show_default="the recipe's",
     help="Radius in pixels of [0, 1], such as 8/255. Repeatable.",
 )
-@click.option("--steps", type=click.IntRange(min=1), show_default="the recipe's", help="Steps of PGD and APGD.")
+@click.option("--steps", type=click.IntRange(min=1), show_default="the recipe's", help="Steps of PGD, APGD and search.")
 @click.option(
     "--samples", type=click.IntRange(min=1), show_default="all", help="Test images to attack, from the first."
 )
@@ -88,6 +95,13 @@ def run(
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Folder for the result and what it takes to go on after an interruption.",
+)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=svg,
+    help="An .svg file to draw robust accuracy against eps in.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda.")
 @json_option
@@ -101,6 +115,7 @@ def evaluate(
     exhaustive: bool,
     checks: bool,
     out: Path | None,
+    plot: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -111,7 +126,7 @@ def evaluate(
     a check finds signs of gradient masking.
     """
     from toolchain import evaluate as evaluation
-    from toolchain import resources
+    from toolchain import resources, store
 
     with progress("attacked", None) as advance:
         result = evaluation.evaluate(
@@ -126,9 +141,11 @@ def evaluate(
             out=out,
             device=device,
             log=say,
-            advance=counted(advance),
+            advance=advance,
         )
     show_result(result, as_json, lambda: evaluation.render(result))
+    if plot is not None:
+        store.write_text(plot, evaluation.plot(result))
     if "checks" in result and not result["checks"]["passed"]:
         say_no(f"checks: {result['checks']['verdict']}")
         click.get_current_context().exit(1)

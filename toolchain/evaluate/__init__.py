@@ -2,6 +2,7 @@
 
 from toolchain.evaluate.checks import sanity
 from toolchain.evaluate.outcome import ATTACKS, STEPS, Outcome, attacked, canonical
+from toolchain.evaluate.plot import plot
 from toolchain.evaluate.statistics import accuracy, compare, wilson
 from toolchain.evaluate.stored import evaluate, measure
 from toolchain.evaluate.terminal import render
@@ -16,6 +17,7 @@ __all__ = [
     "compare",
     "evaluate",
     "measure",
+    "plot",
     "render",
     "sanity",
     "wilson",

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from toolchain.evaluate.state import State
 
 STEPS = 10
-"""Of PGD and APGD."""
+"""Of PGD, APGD and search."""
 
 UNIT = 256
 """Images that are attacked together, and whose result is kept when the evaluation is killed."""
 
 ATTACKS = (
-    *("none", "noise", "fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "rga"),
+    *("none", "noise", "fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "search-ens", "rga"),
     *("square-500", "square-1000", "square-5000", "autoattack"),
 )
 """Names of attacks. The ensembles are those of 19 gradients for a spiking network, of one for an ANN; other numbers may
@@ -44,6 +44,7 @@ SHORT = {
     "pgd": "pgd-ens",
     "apgd-ce": "apgd-ce-ens",
     "apgd-dlr": "apgd-dlr-ens",
+    "search": "search-ens",
     "square": "square-5000",
 }
 
@@ -75,7 +76,7 @@ class Outcome:
         if self.attack == "none":
             return result
         result["eps"] = self.eps
-        if self.attack.startswith(("pgd", "apgd", "rga")):
+        if self.attack.startswith(("pgd", "apgd", "search", "rga")):
             result["steps"] = self.steps
         result["members"] = {}
         standing = self.clean
@@ -217,10 +218,10 @@ def _verb(name: str, eps: float, steps: int, seed: int) -> ensemble.Attack:
             return crafted(attacks.noise)
         case "pgd-ens" | "rga":
             return crafted(attacks.pgd, steps=steps)
-        case "apgd-ce-ens":
-            return crafted(attacks.apgd, steps=steps, loss="ce")
-        case "apgd-dlr-ens":
-            return crafted(attacks.apgd, steps=steps, loss="dlr")
+        case "apgd-ce-ens" | "apgd-dlr-ens":
+            return crafted(attacks.apgd, steps=steps, loss=name.removeprefix("apgd-").removesuffix("-ens"))
+        case "search-ens":
+            return crafted(attacks.search, steps=steps)
         case "autoattack":
             return lambda model, x, y, _generators: auto.autoattack(model, x, y, eps=eps, seed=seed)
         case _:

@@ -95,13 +95,13 @@ def evaluate(
     out: Path | None = None,
     device: str = "cpu",
     log: Callable[[str], None] = lambda _line: None,
-    advance: Callable[[int], None] = lambda _n: None,
+    advance: Callable[[int, int], None] = lambda _n, _of: None,
 ) -> dict[str, Any]:
     """The accuracy of a stored model on test images, clean and under each attack at each eps, JSON-able.
 
     `attack` may hold `all`; eps and steps are the recipe's where none is given. With `checks`, a verdict on whether the
     figures can be believed. With `out`, finished units are kept there, a killed evaluation goes on from them, and the
-    folder ends with `evaluation.json`.
+    folder ends with `evaluation.json`. advance: told how many images of how many this process has attacked.
     Raises: FormatError; ConfigError, before anything is attacked.
     """
     model = store.load(path)
@@ -116,13 +116,20 @@ def evaluate(
     seed = model.recipe.seed
     indices = np.arange(len(split))
     state = None if out is None else _claim(out, path, split, indices, steps=steps, seed=seed, exhaustive=exhaustive)
+    n_done = 0
+
+    def more(n: int) -> None:
+        nonlocal n_done
+        n_done += n
+        advance(n_done, len(split) * (1 + len(names) * len(radii)) // ranks.size())
+
     with ranks.joined():
         found = []
         for name in ("none", *names):
             for radius in (0.0,) if name == "none" else radii:
                 log(f"{name}{'' if name == 'none' else f' at {radius * 255:g}/255'}: {len(split)} test images")
                 common: dict[str, Any] = {"steps": steps, "seed": seed, "exhaustive": exhaustive, "indices": indices}
-                found.append(attacked(net, split, name, eps=radius, state=state, advance=advance, **common))
+                found.append(attacked(net, split, name, eps=radius, state=state, advance=more, **common))
         verdict = None
         if checks and names:
             log(f"checks: the first {min(len(split), IMAGES)} test images")
