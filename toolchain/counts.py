@@ -26,13 +26,14 @@ def n_synapses(layer: AnyLayer, source: Shape, nonzero: Array) -> int:
     """Unrolled connections of the weights where `nonzero`, its pool unexpanded: a cell and a neuron are one pair.
 
     Shapes: source (C, H, W), the layer's source before its pool; nonzero like the layer's weight.
-    Equation: sum over taps (ky, kx) of nonzero weights there * rows(ky) * columns(kx).
+    Equation: sum over taps (ky, kx) of nonzero weights there * rows(ky) * columns(kx), and one for each relay.
     """
     if not isinstance(layer, Conv):
         return int(np.count_nonzero(nonzero))
     rows, cols = (reach(layer, source, axis).sum(axis=1) for axis in (0, 1))
     taps = np.count_nonzero(nonzero, axis=(0, 1))
-    return int((taps * np.outer(rows, cols)).sum())
+    _, height, width = layer.output_shape(source)
+    return int((taps * np.outer(rows, cols)).sum()) + layer.n_relays * height * width
 
 
 def n_synapses_netx(layer: AnyLayer, source: Shape, nonzero: Array) -> int:
@@ -52,7 +53,11 @@ def fan_out(layer: AnyLayer, source: Shape, nonzero: Array) -> Ints:
     channels, height, width = source
     q = layer.pool
     if isinstance(layer, Conv):
-        per_tap = np.concatenate([part.sum(axis=0, dtype=np.int64) for part in np.split(nonzero != 0, layer.groups)])
+        heard = np.concatenate([part.sum(axis=0, dtype=np.int64) for part in np.split(nonzero != 0, layer.groups)])
+        per_tap = np.zeros((channels, *heard.shape[1:]), dtype=np.int64)
+        per_tap[: len(heard)] = heard
+        if layer.n_relays:
+            per_tap[slice(*layer.relays), heard.shape[1] // 2, heard.shape[2] // 2] += 1
         rows, cols = (reach(layer, source, axis) for axis in (0, 1))
         cells = np.einsum("ckl,ky,lx->cyx", per_tap, rows, cols, optimize=True)
     else:

@@ -10,7 +10,7 @@ import torch
 
 from toolchain import counts
 from toolchain.emulate import compiled, neurons, sparse, synapses
-from toolchain.ir import AnyLayer, Layer, Network, Readout, Shape
+from toolchain.ir import AnyLayer, Conv, Layer, Network, Readout, Shape
 from toolchain.trace import Trace, joined
 
 if TYPE_CHECKING:
@@ -106,15 +106,17 @@ class Emulator:
         _, biases = self.network.driven(first.layer, sums.cpu().numpy().astype(np.int64))
         return biases.astype(np.int16)
 
-    def _ready(self, layer: AnyLayer, source: Shape, shape: Shape) -> _Ready:
-        dense = synapses.prepare(layer, source, self.network, self.device)
+    def _ready(self, layer: AnyLayer, source: Shape, _shape: Shape) -> _Ready:
+        first = layer is self.network.layers[0]
+        own, heard = (layer.own, (layer.own.n_sources, *source[1:])) if isinstance(layer, Conv) else (layer, source)
+        dense = synapses.prepare(own, heard, self.network, self.device)
         lanes = None
         compiles = self._kernels != "torch" and self.device.type == "cpu" and compiled.available()
-        if compiles and not isinstance(layer, Readout) and layer is not self.network.layers[0]:
-            lanes = sparse.prepare(layer, source, dense.bound)
-            if lanes and self._kernels == "measured" and not sparse.faster(lanes, dense, source):
+        if compiles and not isinstance(own, Readout) and not first:
+            lanes = sparse.prepare(own, heard, dense.bound)
+            if lanes and self._kernels == "measured" and not sparse.faster(lanes, dense, heard):
                 lanes = None
-        return _Ready(layer, shape, dense, lanes, counts.fan_out(layer, source, layer.weight))
+        return _Ready(layer, own.output_shape(heard), dense, lanes, counts.fan_out(layer, source, layer.weight))
 
     def _default_batch(self) -> int:
         widest = max(int(np.prod(shape)) for shape in self.network.shapes)
@@ -126,11 +128,15 @@ class Emulator:
         if activity and not network.input.bias:
             part.tallies[0, 4] = (np.count_nonzero(messages.numpy(), axis=0) * self._layers[0].fan_in).sum()
         signal = messages.to(self.device)
+        fired: Fired | None = None
         for index, ready in enumerate(self._layers):
             if isinstance(ready.layer, Readout):
                 break
             in_lanes = self._layers[index + 1].sparse is not None
+            before = fired
             fired = self._fire(ready, ready.layer, signal, samples, activity=activity, in_lanes=in_lanes)
+            if before and isinstance(ready.layer, Conv) and ready.layer.n_relays:
+                fired = fired.with_relays(before, ready.layer, activity=activity)
             part.counts.append(fired.counts.to("cpu", torch.int32).numpy())
             if record:
                 part.spikes.append(fired.recorded().cpu().numpy())
@@ -148,7 +154,8 @@ class Emulator:
     def _fire(
         self, ready: _Ready, layer: Layer, signal: Tensor, samples: int, *, activity: bool, in_lanes: bool
     ) -> Fired:
-        steps, neuron, bound = self.network.timesteps, layer.neuron, ready.synapses.bound
+        own = layer.own if isinstance(layer, Conv) else layer
+        steps, neuron, bound = self.network.timesteps, own.neuron, ready.synapses.bound
         if ready.sparse:
             return ready.sparse.fire(signal, steps)
         # Time is the outer axis. The first layer sees the same messages at every step, so it computes them once.
@@ -174,9 +181,9 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A layer ready to run, in lanes where `sparse`.
+    """A layer ready to run, in lanes where `sparse`; its relays are copied.
 
-    Shapes: fan_in (C, H, W) of its source: synapses that an event there reaches.
+    Shapes: shape, without relays; fan_in (C, H, W) of its source: synapses that an event there reaches.
     """
 
     layer: AnyLayer

@@ -10,6 +10,8 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolchain.ir import Conv
+
 Kernels = Literal["torch", "compiled", "measured"]
 
 
@@ -43,6 +45,25 @@ class Fired:
             return self.spikes.transpose(0, 1).bool()
         by_step = self.spikes.reshape(*self.spikes.shape[:3], self.tally.shape[1], len(self.counts))
         return by_step.permute(4, 3, 0, 1, 2).bool()
+
+    def with_relays(self, source: Fired, layer: Conv, *, activity: bool) -> Fired:
+        """These neurons and, behind them, the relays of a layer, which do what its source did."""
+        (first, last), (sy, sx) = layer.relays, layer.stride
+
+        def relayed(values: Tensor) -> Tensor:
+            return values[..., first:last, ::sy, ::sx]
+
+        if self._in_lanes:
+            spikes = torch.cat([self.spikes, source.lanes()[first:last, ::sy, ::sx]])
+        else:
+            frames = torch.cat([self.frames(), relayed(source.frames()).to(self.spikes.dtype)], dim=1)
+            spikes = frames.unflatten(0, self.spikes.shape[:2])
+        counts = torch.cat([self.counts, relayed(source.counts)], dim=1)
+        if not activity:
+            return Fired(spikes, counts, self.sums, self.tally)
+        sums, tally = relayed(source.sums), self.tally.clone()
+        tally[0] += sums.flatten(1).sum(dim=1, dtype=torch.float64).to(tally)
+        return Fired(spikes, counts, torch.cat([self.sums, sums], dim=1), tally)
 
     @property
     def _in_lanes(self) -> bool:

@@ -49,12 +49,12 @@ def synapses(layer: AnyLayer, signal: Ints) -> Ints:
     (sy, sx), (py, px), (dy, dx) = layer.stride, layer.padding, layer.dilation
     padded = np.pad(pooled, ((0, 0), (0, 0), (py, py), (px, px)))
     grouped = padded.reshape(n, layer.groups, channels // layer.groups, *padded.shape[2:])
-    weight = layer.weight.astype(np.int64).reshape(layer.groups, -1, *layer.weight.shape[1:])
+    weight = layer.dense_weight.astype(np.int64).reshape(layer.groups, -1, *layer.dense_weight.shape[1:])
     total = np.zeros((n, *weight.shape[:2], rows, columns), dtype=np.int64)
     for i, j in np.ndindex(*layer.weight.shape[2:]):
         window = grouped[..., i * dy :: sy, j * dx :: sx][..., :rows, :columns]
         total += np.einsum("goc,ngcyx->ngoyx", weight[..., i, j], window)
-    return (total.reshape(n, len(layer.weight), rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
+    return (total.reshape(n, layer.n_channels, rows, columns) + LIMIT) % (2 * LIMIT) - LIMIT
 
 
 def neurons(neuron: Neuron, drive: Ints) -> tuple[Ints, Ints]:

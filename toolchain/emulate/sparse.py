@@ -71,6 +71,8 @@ class Sparse:
 
     def _padded(self, lanes: Tensor) -> Tensor:
         q = self.layer.pool
+        if isinstance(self.layer, Conv):
+            lanes = lanes[: self.layer.n_sources]
         if q > 1:
             cells = [lanes[:, i::q, j::q] for i in range(q) for j in range(q)]
             lanes = torch.stack(cells).sum(dim=0, dtype=torch.uint8)

@@ -46,7 +46,9 @@ class Synapses:
     bound: int
 
     def drive(self, signal: Tensor) -> Tensor:
-        """Return a, whole numbers in a float type. Shapes: (n, C, H, W) -> (n, Cout, Hout, Wout)."""
+        """Return a, whole numbers in a float type. Shapes: (n, C or more, H, W) -> (n, Cout, Hout, Wout)."""
+        if isinstance(self.layer, Conv):
+            signal = signal[:, : self.layer.n_sources]
         return _drive(self.layer, self.weight, signal, self.multiply, self.bound)
 
 

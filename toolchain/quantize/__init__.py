@@ -23,7 +23,7 @@ from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
 from toolchain.quantize.ranges import Bounds, bounds
 from toolchain.quantize.scale import LayerFacts, Probe, Widths, hidden_layer, readout
-from toolchain.spiking import IF
+from toolchain.spiking import neurons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ def quantize(
 
 
 def float_spikes(net: Net, images: npt.NDArray[np.uint8]) -> list[Bools]:
-    """Return the float SNN's spikes of each IF layer on uint8 images. Shapes: (samples, T, C, H, W) each."""
+    """Return the float SNN's spikes of each IF layer on uint8 images, no relays. Shapes: (samples, T, C, H, W) each."""
     recorded: list[Bools] = []
 
     def record(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -109,7 +109,7 @@ def float_spikes(net: Net, images: npt.NDArray[np.uint8]) -> list[Bools]:
         recorded.append((spikes > 0).cpu().numpy())
 
     training = net.training
-    hooks = [module.register_forward_hook(record) for module in net.body if isinstance(module, IF)]
+    hooks = [module.register_forward_hook(record) for module in neurons(net.body)]
     try:
         net.eval()
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toolchain.errors import UnsupportedError
 from toolchain.ir import Input
 from toolchain.nets import Block
+from toolchain.quantize import residual
+from toolchain.quantize.folded import Folded, normalised, opened, unsupported, vector
 from toolchain.spiking import IF, V_TH_MIN
 
 if TYPE_CHECKING:
@@ -26,23 +27,6 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folded:
-    """One layer of the float SNN with its batch norm and pools folded in.
-
-    Shapes: weight as in `ir`, per message of the first layer and per spike elsewhere; bias (C,) or (C, H, W).
-    threshold is None for the readout.
-    """
-
-    name: str
-    module: nn.Conv2d | nn.Linear
-    weight: Floats
-    bias: Floats
-    threshold: float | None
-    pool: int
-    mask: Bools
-
-
 def fold(net: Net, shape: tuple[int, ...], masks: Mapping[str, Bools]) -> tuple[Input, list[Folded]]:
     """Return the input coding and the layers with normalisation, batch norm and average pools folded in, in float64.
 
@@ -50,7 +34,7 @@ def fold(net: Net, shape: tuple[int, ...], masks: Mapping[str, Bools]) -> tuple[
     offset; W x + b = (W/(255 std)) m + [b + W * r/(255 std)], the bracket a map where padding cuts W at the border.
     Raises UnsupportedError, naming the submodule, for anything but Conv2d, Linear, BatchNorm2d, IF, AvgPool2d and Flatten.
     """
-    mean, std = _vector(net.mean), _vector(net.std)
+    mean, std = vector(net.mean), vector(net.std)
     offset = np.clip(np.rint(255 * mean), 0, 255).astype(np.int32)
     layers = _fold_chain(net, masks)
     first = layers[0]
@@ -79,22 +63,24 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
         unfinished = bool(layers) and layers[-1].threshold is None
         match module:
             case nn.Conv2d() | nn.Linear() if not unfinished:
-                layers.append(_opened(name, module, pool, masks))
+                layers.append(opened(name, module, pool, masks))
                 pool = 1
             case nn.Conv2d() | nn.Linear():
-                raise _unsupported(layers[-1].name, f"has no spiking neurons before {name}")
+                raise unsupported(layers[-1].name, f"has no spiking neurons before {name}")
             case nn.BatchNorm2d() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
-                layers[-1] = _normalised(layers[-1], module)
+                layers[-1] = normalised(layers[-1], module)
             case IF() if unfinished:
                 layers[-1] = replace(layers[-1], threshold=max(module.v_th.item(), V_TH_MIN))
+            case Block() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
+                layers[-1:] = residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)
             case nn.AvgPool2d() if layers and not unfinished:
                 pool *= _pool_of(name, module)
             case nn.Flatten() | nn.Dropout() | nn.Dropout2d() | nn.Identity():
                 pass
             case _:
-                raise _unsupported(name, _reason(module))
+                raise unsupported(name, _reason(module))
     if len(layers) < 2 or layers[-1].threshold is not None or not isinstance(layers[-1].module, nn.Linear):
-        raise _unsupported(layers[-1].name if layers else "network", "expected a last linear layer without neurons")
+        raise unsupported(layers[-1].name if layers else "network", "expected a last linear layer without neurons")
     return layers
 
 
@@ -107,39 +93,15 @@ def _reason(module: nn.Module) -> str:
         case nn.AvgPool2d():
             return "an average pool is deployed only after spiking neurons"
         case Block():
-            return "a residual block (wrn) cannot be deployed, for its shortcut carries real values; use a vgg or a cnn"
+            return "a residual block is deployed only behind a convolution or another block"
     return f"{type(module).__name__} cannot be deployed; use Conv2d, Linear, BatchNorm2d, IF, AvgPool2d or Flatten"
-
-
-def _opened(name: str, module: nn.Conv2d | nn.Linear, pool: int, masks: Mapping[str, Bools]) -> Folded:
-    weight = _vector(module.weight)
-    if not np.isfinite(weight).all():
-        raise _unsupported(name, "its weights are not finite")
-    if isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
-        raise _unsupported(name, "only zero padding given as numbers can be deployed")
-    bias = np.zeros(len(weight)) if module.bias is None else _vector(module.bias)
-    mask = np.asarray(masks[name]) if name in masks else weight != 0
-    return Folded(
-        name=name, module=module, weight=weight * mask / pool**2, bias=bias, threshold=None, pool=pool, mask=mask
-    )
-
-
-def _normalised(layer: Folded, norm: nn.BatchNorm2d) -> Folded:
-    if norm.running_mean is None or norm.running_var is None:
-        raise _unsupported(layer.name, "its batch norm keeps no running statistics to fold")
-    gain = 1 / np.sqrt(_vector(norm.running_var) + norm.eps)
-    shift = np.zeros_like(gain)
-    if norm.affine:
-        gain, shift = gain * _vector(norm.weight), _vector(norm.bias)
-    bias = (layer.bias - _vector(norm.running_mean)) * gain + shift
-    return replace(layer, weight=layer.weight * gain[:, None, None, None], bias=bias)
 
 
 def _pool_of(name: str, module: nn.AvgPool2d) -> int:
     size, stride = module.kernel_size, module.stride
     sides = {*(size if isinstance(size, tuple) else (size,)), *(stride if isinstance(stride, tuple) else (stride,))}
     if len(sides) > 1 or module.padding not in (0, (0, 0)) or module.divisor_override:
-        raise _unsupported(name, "only square average pools without overlap, padding or own divisor can be deployed")
+        raise unsupported(name, "only square average pools without overlap, padding or own divisor can be deployed")
     return int(sides.pop())
 
 
@@ -154,11 +116,3 @@ def _convolve(image: Floats, weight: Floats, conv: nn.Conv2d) -> Floats:
         conv.groups,
     )
     return np.asarray(out.numpy())
-
-
-def _vector(tensor: torch.Tensor) -> Floats:
-    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)
-
-
-def _unsupported(where: str, reason: str) -> UnsupportedError:
-    return UnsupportedError(where=where, reason=reason)

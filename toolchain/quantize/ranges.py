@@ -42,8 +42,10 @@ def bounds(network: Network, index: int) -> Bounds:
     The greatest a takes each positive weight with its source's greatest value and each negative one with its least; the
     least a the other way round. A border only drops terms, none of which is on the wrong side of 0. v falls for at most T
     steps, and rises from just below theta. A leak only shrinks states towards 0; a leaky current sums over steps.
+    Relays reach 1 and are left out.
     """
     layer = network.chain[index]
+    layer = layer.own if isinstance(layer, Conv) else layer
     weight = layer.weight.astype(np.int64).reshape(len(layer.weight), -1)
     low, high = _source_range(network, index, weight.shape)
     greatest = (np.maximum(weight, 0) * high + np.minimum(weight, 0) * low).sum(axis=1)

@@ -9,7 +9,7 @@ calibration images, among those at which nothing overflows that matters.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from toolchain.quantize.ranges import ACCUMULATOR, Bounds, bounds
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from toolchain.quantize.fold import Folded
+    from toolchain.quantize.folded import Folded
     from toolchain.trace import Trace
 
     Floats = npt.NDArray[np.float64]
@@ -62,8 +62,9 @@ class LayerFacts:
 
     scale: what one weight unit stands for, one number or one per channel; rounded_away: trained weights that became 0;
     clipped: weights and biases beyond their width, that became its greatest or least; bounds: proven from the weights.
-    On the calibration images, and None for the readout: spikes_differing, the share of spikes unlike the float SNN's;
-    wraps and saturations, neuron-steps (see `Trace`).
+    On the calibration images, and None for the readout: spikes_differing, the share of spikes unlike the float SNN's, relays
+    left out; wraps and saturations, neuron-steps (see `Trace`). errors: of a weight composed of several, by the source's name,
+    the norm of what rounding changed over the norm of its part.
     """
 
     scale: tuple[float, ...]
@@ -73,6 +74,7 @@ class LayerFacts:
     spikes_differing: float | None = None
     wraps: int | None = None
     saturations: int | None = None
+    errors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +179,10 @@ def _candidate(layer: Folded, scale: Floats, widths: Widths, probe: Probe) -> tu
         rounded_away=int(np.count_nonzero(layer.mask & (weight == 0))),
         clipped=clipped_weights + clipped_biases,
         bounds=bounds(network, len(probe.before)),
-        spikes_differing=float(np.mean(trace.spikes[-1] != probe.expected)),
+        spikes_differing=float(np.mean(trace.spikes[-1][:, :, : len(weight)] != probe.expected)),
         wraps=int(trace.wraps[-1].sum()),
         saturations=int(trace.saturations[-1].sum()),
+        errors=errors(layer, weight, scale),
     )
 
 
@@ -190,13 +193,31 @@ def _rounded(values: Floats, scale: Floats, greatest: int) -> tuple[Ints, int]:
     return np.clip(exact, -greatest, greatest).astype(np.int32), int(np.count_nonzero(np.abs(exact) > greatest))
 
 
+def errors(layer: Folded, weight: Ints, scale: Floats) -> dict[str, float]:
+    """Return, by the source's name, the norm of what rounding changed over the norm of that part of a composed weight."""
+    per_channel = scale.reshape(-1, 1, 1, 1)
+    ends = [*(at for _, at in layer.parts[1:]), layer.weight.shape[1]]
+    found = {}
+    for (name, first), last in zip(layer.parts, ends, strict=True) if layer.parts else ():
+        exact = layer.weight[:, first:last]
+        size = float(np.linalg.norm(exact))
+        found[name] = float(np.linalg.norm(weight[:, first:last] * per_channel - exact)) / size if size else 0.0
+    return found
+
+
 def _layer(layer: Folded, weight: Ints, neuron: Neuron, weight_bits: int) -> Layer:
     if isinstance(layer.module, nn.Linear):
         return Dense(name=layer.name, weight=weight, neuron=neuron, pool=layer.pool, weight_bits=weight_bits)
+    relays = layer.relays[1] - layer.relays[0]
+    if relays:
+        theta = np.broadcast_to(neuron.theta, len(weight))
+        rest = np.ones(relays, dtype=np.int32), np.zeros(relays, dtype=np.int32)
+        neuron = Neuron(theta=np.concatenate([theta, rest[0]]), bias=np.concatenate([neuron.bias, rest[1]]))
     return Conv(
         name=layer.name,
         weight=weight,
         neuron=neuron,
+        relays=layer.relays,
         stride=_pair(layer.module.stride),
         padding=_pair(layer.module.padding),
         dilation=_pair(layer.module.dilation),

@@ -19,11 +19,13 @@ Source: lava-nc 0.10.0, `lava.proc.lif.models.PyLifResetModelBitAcc` and `lava.p
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolchain.errors import ConfigError
+from toolchain.ir.values import ints, pooled, positive
+from toolchain.ir.written import dense_weight, without_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,31 +47,6 @@ TIMESTEPS_MAX = 65_536
 """More steps than any image needs; a file that asks for more is refused before memory is."""
 
 
-def _ints(value: Any, name: str, shapes: tuple[tuple[int, ...], ...], low: int, high: int) -> Ints:
-    """Return `value` as a read-only int32 array, or raise naming what is wrong with it."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise ConfigError(where=name, faults=(f"expected integers, got {array.dtype}",))
-    if shapes and array.shape not in shapes:
-        wanted = " or ".join(str(shape) for shape in shapes)
-        raise ConfigError(where=name, faults=(f"expected shape {wanted}, got {array.shape}",))
-    if array.size and (array.min() < low or array.max() > high):
-        raise ConfigError(where=name, faults=(f"expected {low} to {high}, got {array.min()} to {array.max()}",))
-    array = np.array(array, dtype=np.int32)
-    array.setflags(write=False)
-    return array
-
-
-def _positive(where: str, **values: int) -> None:
-    faults = tuple(
-        f"{name}: expected a positive integer, got {value!r}"
-        for name, value in values.items()
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1
-    )
-    if faults:
-        raise ConfigError(where=where, faults=faults)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BiasCoding:
     """The host computes what drives the first layer and sets it as its neurons' bias, anew for each image.
@@ -83,8 +60,8 @@ class BiasCoding:
     limit: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "divisor", _ints(self.divisor, "bias.divisor", (), 1, _DIVISOR_MAX))
-        _positive("bias", limit=self.limit)
+        object.__setattr__(self, "divisor", ints(self.divisor, "bias.divisor", (), 1, _DIVISOR_MAX))
+        positive("bias", limit=self.limit)
         if self.limit > BIAS_MAX:
             raise ConfigError(where="bias", faults=(f"limit: expected 1 to {BIAS_MAX}, got {self.limit}",))
 
@@ -108,8 +85,8 @@ class Input:
     bias: BiasCoding | None = None
 
     def __post_init__(self) -> None:
-        _positive("input", channels=self.shape[0], height=self.shape[1], width=self.shape[2], bits=self.bits)
-        object.__setattr__(self, "offset", _ints(self.offset, "input.offset", ((self.shape[0],),), 0, 255))
+        positive("input", channels=self.shape[0], height=self.shape[1], width=self.shape[2], bits=self.bits)
+        object.__setattr__(self, "offset", ints(self.offset, "input.offset", ((self.shape[0],),), 0, 255))
 
     def encode(self, images: npt.NDArray[np.uint8]) -> Ints:
         """Return the messages of uint8 images. Shapes: (samples, C, H, W) -> the same. Raises ConfigError."""
@@ -137,8 +114,8 @@ class Neuron:
     v_decay: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "theta", _ints(self.theta, "neuron.theta", (), 1, THETA_MAX))
-        object.__setattr__(self, "bias", _ints(self.bias, "neuron.bias", (), -BIAS_MAX, BIAS_MAX))
+        object.__setattr__(self, "theta", ints(self.theta, "neuron.theta", (), 1, THETA_MAX))
+        object.__setattr__(self, "bias", ints(self.bias, "neuron.bias", (), -BIAS_MAX, BIAS_MAX))
         faults = []
         if not 1 <= self.i_decay <= 4096:
             faults.append(f"i_decay: expected 1 to 4096, got {self.i_decay}")
@@ -162,20 +139,16 @@ class Neuron:
         return np.broadcast_to(self.theta, (channels,))
 
 
-def _pooled(name: str, shape: Shape, pool: int) -> Shape:
-    channels, height, width = shape
-    if height % pool or width % pool:
-        fault = f"a {pool}x{pool} pool does not divide a {height}x{width} map; crop or resize the image"
-        raise ConfigError(where=name, faults=(fault,))
-    return channels, height // pool, width // pool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv:
     """A convolution over sum-pooled spikes, then neurons.
 
-    Shapes: weight (Cout, Cin/groups, kh, kw); stride, padding, dilation (y, x); pool q: input spikes are summed over q x q
-    cells first (average pooling: its 1/q^2 sits in theta and bias).
+    relays: source channels whose spikes are sent on unchanged, by channels behind the weight's own: neurons of theta 1 without
+    bias that hear a spike by one synapse of weight 1, from the centre of their window. They carry a skip connection along the chain. The
+    weight hears the first Cin source channels; a source channel is heard, relayed or both.
+
+    Shapes: weight (Cout, Cin/groups, kh, kw); neurons Cout + relays; stride, padding, dilation (y, x); relays first and one past
+    last; pool q: input spikes are summed over q x q cells first (average pooling: its 1/q^2 sits in theta and bias).
     """
 
     name: str
@@ -187,23 +160,55 @@ class Conv:
     groups: int = 1
     pool: int = 1
     weight_bits: int = 8
+    relays: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         _check_layer(self, dimensions=4)
         where = self.name
-        _positive(where, groups=self.groups, stride=min(self.stride), dilation=min(self.dilation))
+        positive(where, groups=self.groups, stride=min(self.stride), dilation=min(self.dilation))
         if min(self.padding) < 0:
             raise ConfigError(where=where, faults=(f"padding: expected 0 or more, got {self.padding}",))
         channels = self.weight.shape[0]
         if channels % self.groups:
             raise ConfigError(where=where, faults=(f"{channels} channels do not divide into {self.groups} groups",))
         _check_neuron(self)
+        if self.relays != (0, 0):
+            _check_relays(self)
+
+    @property
+    def n_relays(self) -> int:
+        """Channels that relay one of the source's."""
+        return self.relays[1] - self.relays[0]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of neurons, relays included."""
+        return self.weight.shape[0] + self.n_relays
+
+    @property
+    def n_sources(self) -> int:
+        """Source channels."""
+        return max(self.weight.shape[1] * self.groups, self.relays[1])
+
+    @property
+    def own(self) -> Conv:
+        """The layer without its relays: what its weight does, on the source channels that it hears."""
+        if not self.n_relays:
+            return self
+        n = self.weight.shape[0]
+        neuron = replace(self.neuron, theta=self.neuron.theta[:n], bias=self.neuron.bias[:n])
+        return replace(self, neuron=neuron, relays=(0, 0))
+
+    @property
+    def dense_weight(self) -> Ints:
+        """The weight with its relays written out, nearly all zeros. Shape: (n_channels, n_sources, kh, kw), or as it is without relays."""
+        return dense_weight(self)
 
     def output_shape(self, source: Shape) -> Shape:
         """Shape of this layer's neurons for a source layer of shape (C, H, W). Raises ConfigError."""
-        channels, *extent = _pooled(self.name, source, self.pool)
-        if channels != self.weight.shape[1] * self.groups:
-            fault = f"expected {self.weight.shape[1] * self.groups} source channels, got {channels}"
+        channels, *extent = pooled(self.name, source, self.pool)
+        if channels != self.n_sources:
+            fault = f"expected {self.n_sources} source channels, got {channels}"
             raise ConfigError(where=self.name, faults=(fault,))
         height, width = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -217,7 +222,7 @@ class Conv:
         if bias.ndim == 3 and bias.shape[1:] != (height, width):
             fault = f"bias: expected shape {(bias.shape[0], height, width)}, got {bias.shape}"
             raise ConfigError(where=self.name, faults=(fault,))
-        return self.weight.shape[0], height, width
+        return self.n_channels, height, width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +262,7 @@ class Readout:
 
     def __post_init__(self) -> None:
         _check_layer(self, dimensions=2)
-        bias = _ints(self.bias, f"{self.name}.bias", ((self.weight.shape[0],),), -BIAS_MAX, BIAS_MAX)
+        bias = ints(self.bias, f"{self.name}.bias", ((self.weight.shape[0],),), -BIAS_MAX, BIAS_MAX)
         object.__setattr__(self, "bias", bias)
 
     def output_shape(self, source: Shape) -> Shape:
@@ -272,12 +277,12 @@ AnyLayer = Conv | Dense | Readout
 def _check_layer(layer: AnyLayer, *, dimensions: int) -> None:
     if not isinstance(layer.name, str) or not layer.name or "/" in layer.name:
         raise ConfigError(where="layer", faults=(f"name: expected characters other than '/', got {layer.name!r}",))
-    _positive(layer.name, pool=layer.pool)
+    positive(layer.name, pool=layer.pool)
     if not 1 <= layer.weight_bits <= WEIGHT_BITS_MAX:
         fault = f"weight_bits: expected 1 to {WEIGHT_BITS_MAX}, got {layer.weight_bits}"
         raise ConfigError(where=layer.name, faults=(fault,))
     bound = 1 << (layer.weight_bits - 1)
-    weight = _ints(layer.weight, f"{layer.name}.weight", (), -bound, max(bound - 1, 1))
+    weight = ints(layer.weight, f"{layer.name}.weight", (), -bound, max(bound - 1, 1))
     if weight.ndim != dimensions or 0 in weight.shape:
         fault = f"weight: expected {dimensions} dimensions, none of them 0, got shape {weight.shape}"
         raise ConfigError(where=layer.name, faults=(fault,))
@@ -285,13 +290,31 @@ def _check_layer(layer: AnyLayer, *, dimensions: int) -> None:
 
 
 def _check_neuron(layer: Layer) -> None:
-    channels = layer.weight.shape[0]
+    channels = layer.n_channels if isinstance(layer, Conv) else layer.weight.shape[0]
     theta, bias = layer.neuron.theta, layer.neuron.bias
     faults = []
     if theta.shape not in {(), (channels,)}:
         faults.append(f"theta: expected shape () or ({channels},), got {theta.shape}")
     if bias.shape != (channels,) and not (isinstance(layer, Conv) and bias.ndim == 3 and bias.shape[0] == channels):
         faults.append(f"bias: expected shape ({channels},), or for a convolution also a map, got {bias.shape}")
+    if faults:
+        raise ConfigError(where=layer.name, faults=tuple(faults))
+
+
+def _check_relays(layer: Conv) -> None:
+    neuron, own, (first, last) = layer.neuron, layer.weight.shape[0], layer.relays
+    faults = []
+    if not 0 <= first < last or first > layer.weight.shape[1]:
+        faults.append(f"relays: expected a range that begins in or right behind its sources, got {layer.relays}")
+    if any(
+        k % 2 == 0 or p != d * (k // 2)
+        for k, p, d in zip(layer.weight.shape[2:], layer.padding, layer.dilation, strict=True)
+    ):
+        faults.append("relays: expected an odd kernel padded by half of its reach")
+    if layer.groups > 1 or layer.pool > 1 or neuron.leaks:
+        faults.append("relays: expected one group, no pool and no leak")
+    if neuron.theta.ndim == 0 or (neuron.theta[own:] != 1).any() or neuron.bias[own:].any():
+        faults.append("relays: expected theta 1 and bias 0")
     if faults:
         raise ConfigError(where=layer.name, faults=tuple(faults))
 
@@ -310,30 +333,12 @@ def _check_coding(layer: Layer, coding: BiasCoding) -> None:
 
 
 def _dense_shape(layer: Dense | Readout, source: Shape) -> Shape:
-    channels, height, width = _pooled(layer.name, source, layer.pool)
+    channels, height, width = pooled(layer.name, source, layer.pool)
     out, expected = layer.weight.shape
     if expected != channels * height * width:
         fault = f"weight: expected {channels * height * width} columns for its {source} input, got {expected}"
         raise ConfigError(where=layer.name, faults=(fault,))
     return out, 1, 1
-
-
-def _without_pool(layer: Any, source: Shape) -> Any:
-    """The layer with each weight repeated for the q x q neurons of its cell."""
-    q, weight = layer.pool, layer.weight
-    if q == 1:
-        return layer
-    if not isinstance(layer, Conv):
-        channels, height, width = source
-        cells = weight.reshape(len(weight), channels, height // q, width // q)
-        return replace(layer, weight=cells.repeat(q, axis=2).repeat(q, axis=3).reshape(len(weight), -1), pool=1)
-    taps = [np.arange(n) * d * q for n, d in zip(weight.shape[2:], layer.dilation, strict=True)]
-    spread = np.zeros((*weight.shape[:2], *(at[-1] + q for at in taps)), dtype=weight.dtype)
-    for y in range(q):
-        for x in range(q):
-            spread[:, :, (taps[0] + y)[:, None], taps[1] + x] = weight
-    stride, padding = ((a * q, b * q) for a, b in (layer.stride, layer.padding))
-    return replace(layer, weight=spread, stride=stride, padding=padding, dilation=(1, 1), pool=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +355,7 @@ class Network:
     shapes: tuple[Shape, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        _positive("network", timesteps=self.timesteps)
+        positive("network", timesteps=self.timesteps)
         if self.timesteps > TIMESTEPS_MAX:
             fault = f"timesteps: expected 1 to {TIMESTEPS_MAX:,}, got {self.timesteps:,}"
             raise ConfigError(where="network", faults=(fault,))
@@ -361,6 +366,8 @@ class Network:
             raise ConfigError(where="network", faults=(f"layer names repeat: {', '.join(names)}",))
         if self.layers[0].pool > 1:
             raise ConfigError(where=names[0], faults=("the first layer cannot pool its messages; pool the images",))
+        if isinstance(self.layers[0], Conv) and self.layers[0].n_relays:
+            raise ConfigError(where=names[0], faults=("the first layer cannot relay messages, only spikes",))
         shapes: list[Shape] = []
         for layer in self.chain:
             shapes.append(layer.output_shape(shapes[-1] if shapes else self.input.shape))
@@ -389,8 +396,13 @@ class Network:
 
     def without_pools(self) -> Network:
         """The network with every pool spread into its kernel, as netx writes it; it computes the same."""
-        layers = tuple(_without_pool(layer, source) for layer, source, _ in self.wired())
+        layers = tuple(without_pool(layer, source) for layer, source, _ in self.wired())
         return Network(input=self.input, layers=layers[:-1], readout=layers[-1], timesteps=self.timesteps)
+
+    @property
+    def relays(self) -> bool:
+        """Whether any layer relays spikes."""
+        return any(isinstance(layer, Conv) and layer.n_relays > 0 for layer in self.layers)
 
     def wired(self) -> Iterator[tuple[AnyLayer, Shape, Shape]]:
         """Yield (layer, shape of its source, its own shape) in order, the readout last."""
