@@ -85,13 +85,13 @@ def read(path: Path) -> Deployment:
 
 
 def spread(layer: AnyLayer, source: Shape) -> Ints:
-    """Return the layer's weight as netx needs it, without a pool.
+    """Return the layer's weight as netx needs it, without a pool, and with relays as kernels of a single 1.
 
     Shapes: conv (Cout, Cin/g, q * (d * (kh-1) + 1), ...) for a pool q > 1; dense (out, C * H * W).
     """
     q, weight = layer.pool, layer.weight
     if q == 1:
-        return weight
+        return layer.dense_weight if isinstance(layer, Conv) else weight
     if isinstance(layer, Conv):
         return np.kron(_dilated(layer), np.ones((1, 1, q, q), dtype=np.int32))
     channels, height, width = source
@@ -260,6 +260,7 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
                     "weight_bits": layer.weight_bits,
                     "kernel": layer.weight.shape[2:],
                     "dilation": layer.dilation if isinstance(layer, Conv) else (1, 1),
+                    **_relays(layer),
                 }
                 for layer in network.chain
             ],
@@ -271,6 +272,13 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
     for layer in network.chain:
         packed = np.packbits(deployment.masks[layer.name].reshape(-1))
         masks.create_dataset(layer.name, data=packed, compression="gzip")
+
+
+def _relays(layer: AnyLayer) -> dict[str, Any]:
+    """Return which source channels a layer relays, and of how many its own channels' kernels hear."""
+    if not isinstance(layer, Conv) or not layer.n_relays:
+        return {}
+    return {"relays": layer.relays, "heard": layer.weight.shape[1]}
 
 
 def _coding(source: Input) -> dict[str, Any]:
@@ -374,9 +382,12 @@ def _read_layer(file: h5py.File, at: str, about: dict[str, Any], source: Shape) 
             raise ValueError(f"{at}/weight of shape {weight.shape} is not spread over a {q}x{q} pool")
         stride, padding = (tuple((_array(file, f"{at}/{name}") // q).tolist()) for name in ("stride", "padding"))
         dy, dx = about["dilation"]
+        relays = about.get("relays", (0, 0))
+        own = weight[: len(weight) - (relays[1] - relays[0]), : about.get("heard", weight.shape[1])]
         return Conv(
             **common,
-            weight=weight if q == 1 else weight[:, :, :: q * dy, :: q * dx],
+            relays=(relays[0], relays[1]),
+            weight=own if q == 1 else own[:, :, :: q * dy, :: q * dx],
             neuron=neuron,
             stride=stride,
             padding=padding,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import relays
 from hardware import LOIHI1, LOIHI2, limited
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from networks import cases
 from toolchain import counts, mapping
 from toolchain.check import check
 from toolchain.errors import CapacityError
+from toolchain.ir.parts import parts
 from toolchain.profile import ListMemory
 
 PRECISION = {"R10", "R11", "R12", "R13", "R14"}
@@ -73,7 +75,11 @@ def place(network, chip, **options):
     return None
 
 
-@given(case=cases(), chip=chips(), pools=st.sampled_from(["merged", "expanded"]))
+ANY = cases() | st.integers(0, 10_000).map(relays.seeded)
+"""Chains, and chains that relay spikes"""
+
+
+@given(case=ANY, chip=chips(), pools=st.sampled_from(["merged", "expanded"]))
 @LAW
 def test_no_placement_violates_a_limit_and_its_figures_are_those_of_the_check(case, chip, pools):
     placed = place(case.network, chip, pools=pools)
@@ -81,20 +87,20 @@ def test_no_placement_violates_a_limit_and_its_figures_are_those_of_the_check(ca
     assert violations(case.network, placed, chip) == []
 
 
-@given(case=cases(), chip=chips())
+@given(case=ANY, chip=chips())
 @LAW
 def test_every_neuron_sits_on_exactly_one_core(case, chip):
     placed = place(case.network, chip)
     assume(placed)
-    for layer, shape in zip(case.network.chain, case.network.shapes, strict=True):
-        times = np.zeros(shape, dtype=int)
+    for part in parts(case.network):
+        times = np.zeros(part.shape, dtype=int)
         for core in placed.cores:
-            if core.layer == layer.name:
+            if core.layer == part.name:
                 times[slice(*core.channels), slice(*core.y), slice(*core.x)] += 1
         assert (times == 1).all()
 
 
-@given(case=cases(), chip=st.sampled_from([LOIHI1, LOIHI2]), data=st.data())
+@given(case=ANY, chip=st.sampled_from([LOIHI1, LOIHI2]), data=st.data())
 @LAW
 def test_one_unit_less_than_the_fullest_core_uses_is_kept_or_refused(case, chip, data):
     chip = limited(chip, max_fill=1.0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolchain.check.lists import Stored, Wired, allowed, by_position, heard, stored, wire
 from toolchain.ir import Readout
+from toolchain.ir.parts import parts
 from toolchain.profile import BudgetMemory
 
 if TYPE_CHECKING:
@@ -61,20 +61,33 @@ def measure(network: Network, mapping: Mapping, profile: HardwareProfile) -> Fac
     """Return the network as wired and every share measured from its neurons' place."""
     if mapping.pools == "expanded":
         network = network.without_pools()
+    placed = {part.name: part for part in parts(network)}
     wired = {
-        wired[0].name: wire(wired, mapping.formats.get(wired[0].name, ""), driven=network.is_driven(wired[0]))
-        for wired in network.wired()
+        name: wire(
+            (part.layer, part.source, part.shape),
+            mapping.formats.get(name, ""),
+            driven=network.is_driven(part.layer),
+        )
+        for name, part in placed.items()
     }
     shares: dict[str, list[tuple[Core, Stored]]] = {name: [] for name in wired}
     for core in mapping.cores:
         layer = wired.get(core.layer)
         if layer and known(layer, profile) and _inside(core, layer.shape):
             shares[core.layer].append((core, stored(profile, layer, core, weight_bits=layer.layer.weight_bits)))
-    listeners = {one: _Listeners.of(wired[other], shares[other], profile) for one, other in pairwise(wired)}
+    listeners = {name: _Listeners.of(wired[name], shares[name], profile) for name in wired}
+    behind = {
+        one: [
+            (listeners[other], part.heard[0] - own.channels[0])
+            for other, part in placed.items()
+            if part.index == own.index + 1
+        ]
+        for one, own in placed.items()
+    }
     seen = tuple(
-        _measure(profile, wired[name], core, found, listeners.get(name))
-        for name, placed in shares.items()
-        for core, found in placed
+        _measure(profile, wired[name], core, found, behind[name])
+        for name, held in shares.items()
+        for core, found in held
     )
     cores: dict[int, list[Seen]] = {}
     for share in seen:
@@ -115,6 +128,7 @@ class _Listeners:
 
     pool: int
     single: bool
+    source: Shape
     cells: dict[int, Counts]
     positions: dict[tuple[int, Range], Counts]
 
@@ -122,7 +136,8 @@ class _Listeners:
     def of(cls, wired: Wired, shares: list[tuple[Core, Stored]], profile: HardwareProfile) -> _Listeners:
         single = not by_position(wired.form, profile.memory)
         flat = wired.layer.weight.ndim == 2
-        made = cls(pool=wired.layer.pool, single=single, cells={}, positions={})
+        source = (wired.cells[0] // (wired.plane[0] * wired.plane[1]) if flat else wired.cells[0], *wired.plane)
+        made = cls(pool=wired.layer.pool, single=single, source=source, cells={}, positions={})
         for core, found in shares:
             rows, cols = heard(wired, 0, core.y), heard(wired, 1, core.x)
             low, high = wired.sources(core.channels)
@@ -135,13 +150,19 @@ class _Listeners:
                 at[(...,) if flat else (rows.cells[:, None], cols.cells)] += 1
         return made
 
-    def axons(self, core: Core, source: Shape) -> tuple[int, int]:
-        """Axons that leave a share, to listeners on its chip and on others. source: shape of its layer."""
+    def heard(self, core: Core, begins: int) -> Core | None:
+        """The channels of a share that are heard, counted from `begins`, where the source of these listeners begins."""
+        first, last = (edge - begins for edge in core.channels)
+        channels = max(first, 0), min(last, self.source[0])
+        return replace(core, channels=channels) if channels[0] < channels[1] else None
+
+    def axons(self, core: Core) -> tuple[int, int]:
+        """Axons that leave a share, to listeners on its chip and on others."""
         q = self.pool
         rows, cols = (np.arange(*span) // q for span in (core.y, core.x))
         near = far = 0
         for chip, cells in self.cells.items():
-            found = cells.reshape(source[0], source[1] // q, source[2] // q)
+            found = cells.reshape(self.source)
             n = int(found[core.channels[0] : core.channels[1], rows[:, None], cols].sum())
             near, far = (near + n, far) if chip == core.chip else (near, far + n)
         for (chip, (low, high)), positions in self.positions.items():
@@ -152,17 +173,23 @@ class _Listeners:
         return near, far
 
 
-def _measure(profile: HardwareProfile, wired: Wired, core: Core, found: Stored, behind: _Listeners | None) -> Seen:
+def _measure(
+    profile: HardwareProfile, wired: Wired, core: Core, found: Stored, behind: list[tuple[_Listeners, int]]
+) -> Seen:
     """What the share really spends."""
-    near, far = behind.axons(core, wired.shape) if behind else (0, 0)
     slots = axon_map = 0
-    if isinstance(memory := profile.memory, BudgetMemory):
-        axon_map = near + far
-        if behind and not behind.single:
-            axon_map = int(np.ceil(round(core.n_neurons * memory.axon_map_per_neuron.value, 6)))
-    elif behind:
-        each = memory.slots_discrete if behind.single else memory.slots_shared
-        slots = (near + far) * each.value + far * memory.slots_remote.value
+    for listeners, begins in behind:
+        part = listeners.heard(core, begins)
+        if part is None:
+            continue
+        near, far = listeners.axons(part)
+        if not isinstance(memory := profile.memory, BudgetMemory):
+            each = memory.slots_discrete if listeners.single else memory.slots_shared
+            slots += (near + far) * each.value + far * memory.slots_remote.value
+        elif listeners.single:
+            axon_map += near + far
+        else:
+            axon_map += int(np.ceil(round(part.n_neurons * memory.axon_map_per_neuron.value, 6)))
     return Seen(
         core=core,
         wired=wired,

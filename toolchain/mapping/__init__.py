@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from toolchain.errors import CapacityError
 from toolchain.ir import WEIGHT_BITS_MAX
+from toolchain.ir.parts import parts
 from toolchain.mapping import balance, cost
+from toolchain.mapping.fan import Behind
 from toolchain.mapping.fill import Floor
 from toolchain.mapping.job import Job
 from toolchain.mapping.refuse import too_large
@@ -69,12 +71,13 @@ def _laid(
     """Every layer's plan and the filled cores, its weights at most `bits` wide. Raises CapacityError."""
     caps = cost.caps_of(profile)
     jobs = []
-    for layer, source, shape in network.wired():
-        stored = _stored_bits(profile.precision, min(bits, layer.weight_bits))
-        driven = network.is_driven(layer)
-        job = Job.of((layer, source, shape), stored, profile.memory, driven=driven)
-        jobs.append((job, (formats[layer.name],) if layer.name in formats and not driven else cost.formats(job)))
-    floor = _balanced(jobs, caps, profile.chip.cores.value) if caps[cost.LAYERS] > 1 else None
+    for part in parts(network):
+        stored = _stored_bits(profile.precision, min(bits, part.layer.weight_bits))
+        driven = network.is_driven(part.layer)
+        job = Job.of(part, stored, profile.memory, driven=driven)
+        jobs.append((job, (formats[job.name],) if job.name in formats and not driven else cost.formats(job)))
+    together = caps[cost.LAYERS] > 1 and not network.relays
+    floor = _balanced(jobs, caps, profile.chip.cores.value) if together else None
     if floor:
         return floor
     alone = Floor(caps, profile.chip.cores.value)
@@ -113,30 +116,43 @@ def _balanced(
 
 def _lay_all(floor: Floor, plans: list[Plan]) -> bool:
     """Whether every tile of the plans found room."""
-    fan: Fan | None = None
+    behind: Behind | None = None
     for plan in reversed(plans):
-        fan = floor.lay(plan, fan)
+        fan = floor.lay(plan, behind)
         if fan is None:
             return False
+        behind = Behind([(fan, 0)])
     return True
 
 
 def _one_by_one(floor: Floor, jobs: list[tuple[Job, tuple[str, ...]]], profile: HardwareProfile) -> list[Plan]:
     """Each layer's best plan, from the last to the first, all of them laid. Raises CapacityError."""
     plans: list[Plan] = []
-    fan: Fan | None = None
+    laid: list[tuple[Job, Fan]] = []
     for job, forms in reversed(jobs):
-        behind = None
+        behind = _behind(job, laid)
+        fan = None
         for chip in (floor.chip, None):
-            plan = best(job, forms, floor.caps, (fan, chip) if fan else None)
-            behind = floor.lay(plan, fan) if plan else None
-            if plan and behind:
+            plan = best(job, forms, floor.caps, (behind, chip) if behind else None)
+            fan = floor.lay(plan, behind) if plan else None
+            if plan and fan:
                 plans.insert(0, plan)
                 break
-        if behind is None:
-            raise too_large(job, forms, floor.caps, fan, profile)
-        fan = behind
+        if fan is None:
+            raise too_large(job, forms, floor.caps, behind, profile)
+        laid.append((job, fan))
     return plans
+
+
+def _behind(job: Job, laid: list[tuple[Job, Fan]]) -> Behind | None:
+    """What of the layer behind listens to a part, None for the last layer."""
+    first, last = job.part.channels
+    listeners = [
+        (fan, other.part.heard[0] - first)
+        for other, fan in laid
+        if other.part.index == job.part.index + 1 and other.part.heard[0] < last and first < other.part.heard[1]
+    ]
+    return Behind(listeners) if listeners else None
 
 
 def _stored_bits(precision: Precision, bits: int) -> int:

@@ -21,6 +21,44 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 
+class Behind:
+    """All that listens to a part of a layer: the parts of the layer behind, each to some of its channels."""
+
+    def __init__(self, listeners: list[tuple[Fan, int]]) -> None:
+        """listeners: each with the channel of this part that its source begins at, negative where it begins before."""
+        self._listeners = listeners
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles that listen."""
+        return sum(fan.n_tiles for fan, _ in self._listeners)
+
+    @property
+    def last_chip(self) -> int:
+        """Where the last of them sits."""
+        return self._listeners[0][0].last_chip
+
+    def slots(self, tile: tuple[Range, Range, Range], chip: int) -> int:
+        """Output slots, or axon map words, of a tile on `chip`."""
+        y, x, c = tile
+        heard = [(fan, fan.heard(c, begins)) for fan, begins in self._listeners]
+        return sum(fan.slots((y, x, part), chip) for fan, part in heard if part[0] < part[1])
+
+    def sums(self, cuts: tuple[list[Range], list[Range], list[Range]], chip: int | None) -> Ints:
+        """The slots of every tile of an equal cut of the part, all on `chip`, or (None) far from all it feeds.
+
+        Shape: (channels, rows, columns).
+        """
+        y, x, c = cuts
+        found = np.zeros((len(c), len(y), len(x)), dtype=np.int64)
+        for fan, begins in self._listeners:
+            heard = [fan.heard(span, begins) for span in c]
+            some = [index for index, (first, last) in enumerate(heard) if first < last]
+            if some:
+                found[some] += fan.sums((y, x, [heard[index] for index in some]), chip)
+        return found
+
+
 class Fan:
     """The tiles of a placed layer, as its source layer addresses them. It grows with `add` and then only answers.
 
@@ -56,6 +94,10 @@ class Fan:
 
     def _channels(self, c: Range) -> Range:
         return self.job.hears(c) if self.job.cells[1:] == self.shape[1:] else (0, self.shape[0])
+
+    def heard(self, channels: Range, begins: int) -> Range:
+        """Which of its source's channels are these, where its source begins at `begins`; none if the range is empty."""
+        return max(channels[0] - begins, 0), min(channels[1] - begins, self.shape[0])
 
     def slots(self, tile: tuple[Range, Range, Range], chip: int) -> int:
         """Output slots, or axon map words, of a tile of the source layer on `chip`."""

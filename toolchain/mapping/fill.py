@@ -14,6 +14,7 @@ from toolchain.mapping.fan import Fan
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from toolchain.mapping.fan import Behind
     from toolchain.mapping.job import Job, Strip
     from toolchain.placement import Range
 
@@ -68,7 +69,7 @@ class Floor:
         """The chip of a core."""
         return core // self.per_chip
 
-    def lay(self, plan: Plan, fan: Fan | None) -> Fan | None:
+    def lay(self, plan: Plan, behind: Behind | None) -> Fan | None:
         """Place every tile of a layer. Returns how its source layer addresses it; None, and nothing is placed, where one fits no core."""
         before = self.used.copy(), [len(shares) for shares in self.shares]
         own = Fan(plan.job, plan.form)
@@ -77,7 +78,7 @@ class Floor:
             rows, cols = areas.pop(0)
             first = 0
             while first < plan.job.shape[0]:
-                tile = _Tile(self, plan, rows, cols, first, fan)
+                tile = _Tile(self, plan, rows, cols, first, behind)
                 core, channels, load = self._core(tile)
                 if not channels:
                     break
@@ -164,7 +165,7 @@ class _Tile:
     rows: Strip
     cols: Strip
     first: int
-    fan: Fan | None
+    behind: Behind | None
 
     @property
     def want(self) -> int:
@@ -179,7 +180,7 @@ class _Tile:
     def load(self, channels: int, chip: int, found: cost.Synapses) -> Ints:
         """What the first `channels` of them spend on a core of `chip`."""
         tile = self.rows.span, self.cols.span, (self.first, self.first + channels)
-        slots = self.fan.slots(tile, chip) if self.fan else 0
+        slots = self.behind.slots(tile, chip) if self.behind else 0
         each = int(found.words[0]), int(found.longest[0]), int(found.axons[0])
         return cost.load(self.plan.job, each, tile, slots)
 

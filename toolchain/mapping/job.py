@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from toolchain.ir import AnyLayer, Shape
+    from toolchain.ir.parts import Part
     from toolchain.placement import Range
     from toolchain.profile import BudgetMemory, ListMemory
 
@@ -47,31 +48,43 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A layer to be placed, its weights stored `bits` wide. A dense layer is a 1x1 convolution of a 1x1 map.
+    """A part of a layer to be placed, its weights stored `bits` wide. A dense layer is a 1x1 convolution of a 1x1 map.
 
     driven: the host drives its neurons by biases, so that the layer listens to nothing and stores no synapse.
 
-    Shapes: source, its neurons before the pool; cells, as the layer hears them; shape, its own.
+    Shapes: cells, its source as the layer hears it.
     """
 
-    layer: AnyLayer
-    source: Shape
+    part: Part
     cells: Shape
-    shape: Shape
     bits: int
     memory: Memory
     driven: bool
     _strips: dict[tuple[int, int], list[Strip]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, wired: tuple[AnyLayer, Shape, Shape], bits: int, memory: Memory, *, driven: bool) -> Job:
-        """The job of a wired layer."""
-        layer, source, shape = wired
-        channels, height, width = source
-        cells = channels, height // layer.pool, width // layer.pool
-        if not isinstance(layer, Conv):
+    def of(cls, part: Part, bits: int, memory: Memory, *, driven: bool) -> Job:
+        """The job of a part of a network."""
+        channels, height, width = part.source
+        cells = channels, height // part.layer.pool, width // part.layer.pool
+        if not isinstance(part.layer, Conv):
             cells = cells[0] * cells[1] * cells[2], 1, 1
-        return cls(layer=layer, source=source, cells=cells, shape=shape, bits=bits, memory=memory, driven=driven)
+        return cls(part=part, cells=cells, bits=bits, memory=memory, driven=driven)
+
+    @property
+    def layer(self) -> AnyLayer:
+        """The part as a layer."""
+        return self.part.layer
+
+    @property
+    def source(self) -> Shape:
+        """Its source, before the pool."""
+        return self.part.source
+
+    @property
+    def shape(self) -> Shape:
+        """Its neurons."""
+        return self.part.shape
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from toolchain.mapping import cost
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from toolchain.mapping.fan import Fan
+    from toolchain.mapping.fan import Behind
     from toolchain.mapping.job import Job
     from toolchain.profile import HardwareProfile
 
@@ -26,7 +26,7 @@ _FAR = -1
 
 
 def too_large(
-    job: Job, forms: tuple[str, ...], caps: cost.Caps, fan: Fan | None, profile: HardwareProfile
+    job: Job, forms: tuple[str, ...], caps: cost.Caps, fan: Behind | None, profile: HardwareProfile
 ) -> CapacityError:
     """The error for a layer of which no core can hold even one neuron, in the format that comes nearest."""
 
@@ -74,7 +74,7 @@ def _places(job: Job, fan: Fan | None, chip: int) -> list[tuple[int, int, int]]:
     return places
 
 
-def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int], chip: int) -> npt.NDArray[np.int64]:
+def _neuron(job: Job, form: str, fan: Behind | None, place: tuple[int, int, int], chip: int) -> npt.NDArray[np.int64]:
     c, y, x = place
     rows, cols = job.strips(0, 1)[y], job.strips(1, 1)[x]
     found = cost.synapses(job, form, rows, cols, [(c, c + 1)])
@@ -83,7 +83,7 @@ def _neuron(job: Job, form: str, fan: Fan | None, place: tuple[int, int, int], c
     return cost.load(job, (int(found.words[0]), int(found.longest[0]), int(found.axons[0])), tile, slots)
 
 
-def _remedy(job: Job, form: str, fan: Fan | None, beyond: tuple[str, int, int]) -> str:
+def _remedy(job: Job, form: str, fan: Behind | None, beyond: tuple[str, int, int]) -> str:
     """What would help, computed where it can be. beyond: the limit, what is used, and how much there is."""
     layer, (name, used, limit) = job.layer, beyond
     if name == "neurons":

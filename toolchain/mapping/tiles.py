@@ -16,12 +16,12 @@ from toolchain.profile import BudgetMemory
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from toolchain.mapping.fan import Fan
+    from toolchain.mapping.fan import Behind
     from toolchain.mapping.job import Job, Strip
 
     Ints = npt.NDArray[np.int64]
 
-Reach = tuple["Fan", int | None]
+Reach = tuple["Behind", int | None]
 """How the layer behind is addressed, and from which chip: None where from far"""
 _Ranked = tuple[tuple[int, int, int, int], Plan]
 """Tiles, spatial ones, rows of them, and words of a plan: less is better"""
