@@ -379,14 +379,12 @@ def disagreement(network: Network, graded: Network, images: Images) -> dict[str,
 
 
 def _model_facts(model: Model, made: Quantized, sha256: str) -> dict[str, Any]:
-    n_weights = sum(mask.size for mask in made.masks.values())
-    kept = sum(int(mask.sum()) for mask in made.masks.values())
     return {
         "name": model.recipe.name,
         "sha256": sha256,
-        "sparsity": 1 - kept / n_weights,
-        "n_weights": n_weights,
-        "n_nonzero_weights": kept,
+        "sparsity": model.sparsity,
+        "n_weights": model.n_weights,
+        "n_nonzero_weights": model.n_nonzero_weights,
         "T": made.network.timesteps,
     }
 

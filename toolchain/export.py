@@ -20,6 +20,7 @@ import numpy as np
 
 from toolchain.errors import FormatError, UnsupportedError
 from toolchain.ir import AnyLayer, BiasCoding, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
+from toolchain.ir.parts import parts
 from toolchain.placement import Core, Mapping
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _write_mapping(group: h5py.Group, deployment: Deployment) -> None:
     mapping = deployment.mapping
     facts = {name: getattr(mapping, name) for name in ("profile", "profile_sha256", "pools", "formats", "tiles")}
     group["json"] = _text(facts)
-    layers = [layer.name for layer in deployment.network.chain]
+    layers = [part.name for part in parts(deployment.network)]
     rows = [
         [layers.index(value) if name == "layer" else value for name, value in _flat_core(core).items()]
         for core in mapping.cores
@@ -221,7 +222,7 @@ def _flat_core(core: Core) -> dict[str, Any]:
 
 def _read_mapping(file: h5py.File, network: Network) -> Mapping:
     facts = json.loads(bytes(_array(file, "mapping/json")).decode())
-    layers = [layer.name for layer in network.chain]
+    layers = [part.name for part in parts(network)]
     for name in ("formats", "tiles"):
         if set(facts[name]) != set(layers):
             raise ValueError(f"mapping and layer disagree: {name} of {', '.join(facts[name])}")
@@ -259,8 +260,7 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
                     "pool": layer.pool,
                     "weight_bits": layer.weight_bits,
                     "kernel": layer.weight.shape[2:],
-                    "dilation": layer.dilation if isinstance(layer, Conv) else (1, 1),
-                    **_relays(layer),
+                    **_geometry(layer),
                 }
                 for layer in network.chain
             ],
@@ -274,11 +274,12 @@ def _write_meta(group: h5py.Group, deployment: Deployment) -> None:
         masks.create_dataset(layer.name, data=packed, compression="gzip")
 
 
-def _relays(layer: AnyLayer) -> dict[str, Any]:
-    """Return which source channels a layer relays, and of how many its own channels' kernels hear."""
-    if not isinstance(layer, Conv) or not layer.n_relays:
-        return {}
-    return {"relays": layer.relays, "heard": layer.weight.shape[1]}
+def _geometry(layer: AnyLayer) -> dict[str, Any]:
+    """Return what the arrays of a layer do not tell; of one with relays, which they are and how many channels its kernel hears."""
+    if not isinstance(layer, Conv):
+        return {"dilation": (1, 1)}
+    relays = {"relays": layer.relays, "heard": layer.weight.shape[1]} if layer.n_relays else {}
+    return {"dilation": layer.dilation, **relays}
 
 
 def _coding(source: Input) -> dict[str, Any]:
@@ -382,11 +383,11 @@ def _read_layer(file: h5py.File, at: str, about: dict[str, Any], source: Shape) 
             raise ValueError(f"{at}/weight of shape {weight.shape} is not spread over a {q}x{q} pool")
         stride, padding = (tuple((_array(file, f"{at}/{name}") // q).tolist()) for name in ("stride", "padding"))
         dy, dx = about["dilation"]
-        relays = about.get("relays", (0, 0))
-        own = weight[: len(weight) - (relays[1] - relays[0]), : about.get("heard", weight.shape[1])]
+        first, last = about.get("relays", (0, 0))
+        own = weight[: len(weight) + first - last, : about.get("heard", weight.shape[1])]
         return Conv(
             **common,
-            relays=(relays[0], relays[1]),
+            relays=(first, last),
             weight=own if q == 1 else own[:, :, :: q * dy, :: q * dx],
             neuron=neuron,
             stride=stride,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolchain.energy import figure
+from toolchain.ir.parts import relay_name
 from toolchain.profile import BudgetMemory, HardwareProfile
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ def _synapse_words(name: str, mapping: placement.Mapping | None, profile: AnyPro
             for key in ("unique_synapse_words", "resident_synapse_words")
         }
     formula = f"synapse words by the memory formula of {profile.name}"
+    names = [each for each in (name, relay_name(name)) if each in mapping.formats]
+    unique, resident = (sum(count(each, mapping) for each in names) for count in (_unique, _resident))
     return {
-        "unique_synapse_words": figure(_unique(name, mapping), "words", "modelled", f"{formula}; {_ONCE}"),
-        "resident_synapse_words": figure(_resident(name, mapping), "words", "modelled", f"{formula}; {_REPEATED}"),
+        "unique_synapse_words": figure(unique, "words", "modelled", f"{formula}; {_ONCE}"),
+        "resident_synapse_words": figure(resident, "words", "modelled", f"{formula}; {_REPEATED}"),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from toolchain.counts import fan_out
 from toolchain.energy.figures import NANOJOULES, cited, events, figure, priced, rates, summed
 from toolchain.energy.load import Busy, Load, busy, loads, stores_zeros
+from toolchain.ir.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,14 +155,18 @@ def _terms(counts: Mapping[str, Any], each: Coefficients) -> dict[str, Figure]:
 
 
 def _layers(network: Network, mapping: placement.Mapping, run: Run, found: list[Load]) -> list[dict[str, Any]]:
-    """The events of each layer, an image: those that reach its synapses, its neurons' updates, what its neurons send."""
+    """The events of each layer, an image: those that reach its synapses, its neurons' updates, what its neurons send.
+
+    A layer's relays count with it, and as if stored in its own format.
+    """
     trace, chain = run.trace, network.chain
     received = events(network, run)
     sent = [*rates(trace), None]
-    arriving = dict.fromkeys(mapping.formats, 0.0)
+    layer_of = {part.name: part.index for part in parts(network)}
+    arriving = [0.0] * len(chain)
     for load in found:
-        arriving[load.core.layer] += load.deliveries
-    on_their_way = [arriving[layer.name] for layer in chain[1:]]
+        arriving[layer_of[load.core.layer]] += load.deliveries
+    on_their_way = arriving[1:]
     inputs = "" if run.messages is not None else "; every input message assumed nonzero"
     entries: list[dict[str, Any]] = []
     for index, (layer, source, shape) in enumerate(network.wired()):

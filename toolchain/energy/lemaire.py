@@ -82,7 +82,8 @@ def _terms(layer: AnyLayer, work: _Work, operations: Operations) -> dict[str, Fi
     leaking = updates if not isinstance(layer, Readout) and layer.neuron.leaks else 0
     added, multiplied = (work.synops, 0.0) if work.pixels is None else (0.0, work.synops)
     located = 2 * work.theta if isinstance(layer, Conv) else 0.0
-    n_weights = int(np.count_nonzero(layer.weight)) + n_biases
+    n_relays = layer.n_relays if isinstance(layer, Conv) else 0
+    n_weights = int(np.count_nonzero(layer.weight)) + n_relays + n_biases
     into = QUEUE_MESSAGES if work.pixels is None else work.pixels
     return {
         "operations": _arithmetic(added + biased + work.out, multiplied + leaking, operations),

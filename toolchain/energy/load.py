@@ -9,6 +9,7 @@ import numpy as np
 
 from toolchain.counts import reach
 from toolchain.ir import Conv
+from toolchain.ir.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,8 +43,8 @@ def loads(network: Network, mapping: placement.Mapping, events: list[Floats]) ->
     Shapes: events (C, H, W) of each layer's source, over T steps.
     """
     wired = {
-        layer.name: (layer, source, _pooled(event, layer.pool))
-        for (layer, source, _), event in zip(network.wired(), events, strict=True)
+        part.name: (part.layer, part.source, _pooled(events[part.index][slice(*part.heard)], part.layer.pool))
+        for part in parts(network)
     }
     windows: dict[tuple[str, placement.Range, placement.Range], _Window] = {}
     for core in mapping.cores:

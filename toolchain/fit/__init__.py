@@ -16,7 +16,7 @@ import numpy as np
 
 from toolchain import check, deployment, emulate, mapping, pipeline, store
 from toolchain import profile as profiles
-from toolchain.errors import CapacityError, ConfigError, MismatchError
+from toolchain.errors import CapacityError, ConfigError, MismatchError, UnsupportedError
 from toolchain.fit import reduce, search
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def fit(
     }
     if before and before.n_cores <= budget:
         return result | {"layers": _layers((made, made), (before, before))}
+    if made.network.relays:
+        reason = "fit cannot prune a residual network, whose kernels stand in several layers"
+        raise UnsupportedError(where=str(path), reason=reason, remedy="Prune it further in training")
     job = _Job(model, data, made, chip, log)
     places = job.walk(budget)
     fitted = job.finetuned(places, epochs)

@@ -16,6 +16,7 @@ from toolchain.neurobench import neurobench
 from toolchain.profile import HardwareProfile
 from toolchain.profile import quantities as profile_quantities
 from toolchain.report.detail import per_core, raster
+from toolchain.report.relays import relays
 from toolchain.report.scenarios import Attacked, Subject, activity, dense_twin, outcome, priced, under_attack
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def build(
         "input": _input(network, subject.facts),
         "network": _network(network, masks, subject.facts.get("quantization", {})),
         **_placed(subject),
+        "relays": relays(subject, trace),
         "memory": memory(network, subject.mapping, profile, stored_bytes=stored_bytes),
         "activity": found,
         "energy": energies,
@@ -91,7 +93,7 @@ def _placed(subject: Subject) -> dict[str, Any]:
 
 
 def _model(facts: Mapping[str, Any], network: Network, masks: Mapping[str, Bools]) -> dict[str, Any]:
-    """What the trained network is; counts are of its masks, whatever rounding did to the weights."""
+    """What the trained network is: as its facts tell, else by its masks, whatever rounding did to the weights."""
     n_weights = sum(mask.size for mask in masks.values())
     kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
     counted = {
@@ -100,7 +102,7 @@ def _model(facts: Mapping[str, Any], network: Network, masks: Mapping[str, Bools
         "n_nonzero_weights": kept,
         "T": network.timesteps,
     }
-    return {"sha256": None, **facts, **counted}
+    return {"sha256": None, **counted, **facts}
 
 
 def _input(network: Network, facts: Mapping[str, Any]) -> dict[str, Any]:

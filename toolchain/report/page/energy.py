@@ -190,6 +190,14 @@ def memory(report: Report, notes: Notes) -> Iterator[Block]:
         yield _beside(report, ("memory", "layers"), "What each layer takes", notes)
 
 
+def relays(report: Report, notes: Notes) -> Iterator[Block]:
+    """The blocks of the section: what a residual network's skip connections take on a chain."""
+    found = report.get("relays")
+    if found:
+        figures = {name: entry for name, entry in found.items() if name != "layers"}
+        yield figure_table(report, "What passing spikes on takes", _each(figures, ("relays",)), notes)
+
+
 def neurobench(report: Report, notes: Notes) -> Iterator[Block]:
     """The blocks of the section."""
     figures = report.get("neurobench", {})

@@ -11,7 +11,7 @@ from toolchain.report.page import charts
 from toolchain.report.page.accuracy import accuracy, radius
 from toolchain.report.page.activity import activity
 from toolchain.report.page.coding import image_input
-from toolchain.report.page.energy import dense, energy, memory, neurobench, under_attack
+from toolchain.report.page.energy import dense, energy, memory, neurobench, relays, under_attack
 from toolchain.report.page.figures import Chart, Section, Table, find, join, shown, shown_share
 from toolchain.report.words import NOT_KNOWN
 
@@ -32,6 +32,7 @@ def all_of(report: Report, notes: Notes) -> list[Section]:
         Section(id="cores", title="Cores", blocks=list(_cores(report))),
         Section(id="limits", title="Limits", blocks=list(_limits(report))),
         Section(id="memory", title="Memory", blocks=list(memory(report, notes))),
+        Section(id="relays", title="Relays", blocks=list(relays(report, notes))),
         Section(id="activity", title="Activity", blocks=list(activity(report))),
         Section(id="energy", title="Energy", blocks=list(energy(report, notes))),
         Section(id="attacked", title="Under attack", blocks=list(under_attack(report, notes))),

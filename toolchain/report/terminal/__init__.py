@@ -23,7 +23,7 @@ def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     """The report is on the console, stdout by default; what is unknown reads n/a. A section it lacks is left out."""
     console = console or Console()
     notes: Notes = {}
-    parts = (_head, _input, _layers, _cores, _memory, _activity, energy, attacked, _neurobench, _accuracy)
+    parts = (_head, _input, _layers, _cores, _memory, _relays, _activity, energy, attacked, _neurobench, _accuracy)
     console.print(Group(*(item for part in parts for item in part(report, notes))))
     console.print(Group(*_sources(notes), *_assumptions(report)))
 
@@ -97,6 +97,12 @@ def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]
 def _memory(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
     figures = {name: entry for name, entry in report["memory"].items() if name != "layers"}
     yield figures_table("Memory", figures, notes)
+
+
+def _relays(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
+    if report.get("relays"):
+        figures = {name: entry for name, entry in report["relays"].items() if name != "layers"}
+        yield figures_table("Relays: spikes passed on for skip connections", figures, notes)
 
 
 def _neurobench(report: Mapping[str, Any], notes: Notes) -> Iterator[RenderableType]:
