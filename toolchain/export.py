@@ -138,7 +138,8 @@ def _fields(kind: str, **fields: npt.ArrayLike) -> Fields:
 
 def _written(layer: AnyLayer, source: Shape, shape: Shape) -> Fields:
     """Return the datasets of a layer's group as netx reads them."""
-    neuron = _readout_neuron(layer) if isinstance(layer, Readout) else layer.neuron
+    silent = np.array(READOUT_THETA)
+    neuron = Neuron(theta=silent, bias=layer.bias) if isinstance(layer, Readout) else layer.neuron
     common: Fields = {
         "weight": spread(layer, source).astype(np.int16),
         "bias": neuron.bias.transpose(),
@@ -183,10 +184,6 @@ def _check_geometry(layer: Conv, geometry: dict[str, npt.NDArray[Any]]) -> None:
                 reason=f"its {name} is {values.max()} in netx, where Lava allows 127",
                 remedy="Use a smaller pool, kernel or image",
             )
-
-
-def _readout_neuron(layer: Readout) -> Neuron:
-    return Neuron(theta=np.array(READOUT_THETA), bias=layer.bias)
 
 
 def _check_dense(layer: Dense | Readout) -> None:

@@ -43,7 +43,7 @@ LIMITS = {
     "R08": "groups",
 }
 """Rule -> the limit it holds."""
-LAW = settings(max_examples=60, deadline=None, derandomize=True)
+LAW = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @st.composite

@@ -165,7 +165,8 @@ class Fan:
             if cells is None:
                 return np.zeros((len(c), len(y), len(x)), dtype=np.int64)
             starts = [first for first, _ in c]
-            return _tiles(np.add.reduceat(cells.reshape(self.shape), starts, axis=0, dtype=np.int64), y, x, self.pool)
+            heard = cells.reshape(self.shape)[: c[-1][1]]  # the source's own channels may end before all that is heard
+            return _tiles(np.add.reduceat(heard, starts, axis=0, dtype=np.int64), y, x, self.pool)
         found = np.zeros((len(c), len(y), len(x)), dtype=np.int64)
         for (low, high), chips in self.maps.items():
             on = [on_chip for where, on_chip in chips.items() if chip in {None, where}]
