@@ -57,7 +57,7 @@ class Fired:
             spikes = torch.cat([self.spikes, source.lanes()[first:last, ::sy, ::sx]])
         else:
             frames = torch.cat([self.frames(), relayed(source.frames()).to(self.spikes.dtype)], dim=1)
-            spikes = frames.unflatten(0, self.spikes.shape[:2])
+            spikes = frames.reshape(*self.spikes.shape[:2], *frames.shape[1:])
         counts = torch.cat([self.counts, relayed(source.counts)], dim=1)
         if not activity:
             return Fired(spikes, counts, self.sums, self.tally)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolchain.ir import AnyLayer, Layer, Shape
     from toolchain.placement import Core
     from toolchain.profile import HardwareProfile
-    from toolchain.quantize.fold import Folded
+    from toolchain.quantize.folded import Folded
     from toolchain.trace import Trace
 
     Bools = npt.NDArray[np.bool_]

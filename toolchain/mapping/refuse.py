@@ -57,7 +57,7 @@ def too_large(
     )
 
 
-def _places(job: Job, fan: Fan | None, chip: int) -> list[tuple[int, int, int]]:
+def _places(job: Job, fan: Behind | None, chip: int) -> list[tuple[int, int, int]]:
     """Of the neurons of each kind, by channel and by the rows and columns they hear, the one that most axons leave."""
     strips = job.strips(0, 1), job.strips(1, 1)
     alike: list[dict[object, list[int]]] = [{}, {}]
