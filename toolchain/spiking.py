@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from toolchain.recipe import parse_surrogate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 V_TH_MIN = 0.03
 """Least threshold: forward computes with nothing smaller."""
@@ -126,7 +126,7 @@ def derivative(kind: Surrogate, d: Tensor) -> Tensor:
 
 
 class _Fire(torch.autograd.Function):
-    """Forward and backward of the module's docstring. Shapes: x (T, B, ...), v_th () -> spikes (T, B, ...).
+    """Forward and backward of the module's docstring. Shapes: x (T, B, ...), or (1, B, ...) the same at each step, v_th () -> spikes (T, B, ...).
 
     The surrogate is the one the layer has when the backward pass runs: one forward pass serves several of them.
     """
@@ -135,13 +135,14 @@ class _Fire(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, v_th: Tensor, layer: IF) -> Tensor:
         v = torch.zeros_like(x[0])
         # Steps one after the other, each in its own memory format, even where x is one step shown at all.
-        u, spikes = (x.new_empty_strided(x.shape, (v.numel(), *v.stride())) for _ in range(2))
-        for t in range(x.shape[0]):
-            torch.add(v, x[t], out=u[t])
+        shape, strides = (layer.timesteps, *v.shape), (v.numel(), *v.stride())
+        u, spikes = (x.new_empty_strided(shape, strides) for _ in range(2))
+        for t, now in enumerate(_steps(x, layer)):
+            torch.add(v, now, out=u[t])
             torch.ge(u[t], v_th, out=spikes[t])
             torch.addcmul(u[t], u[t], spikes[t], value=-1, out=v)  # exact: u - u * o is u or 0
         ctx.save_for_backward(u, v_th)
-        ctx.layer = layer
+        ctx.layer, ctx.constant = layer, len(x) < layer.timesteps
         return spikes
 
     @staticmethod
@@ -149,31 +150,47 @@ class _Fire(torch.autograd.Function):
         (g_o,) = gradients
         u, v_th = ctx.saved_tensors
         kind = ctx.layer.surrogate
-        if isinstance(kind, Bptr):
-            return g_o * (u >= v_th).any(dim=0), None, None
-        if isinstance(kind, RateGradient):
-            # What came in was reset away, or is in the last membrane.
-            mean = (u[-1] + (u[:-1] * (u[:-1] >= v_th)).sum(dim=0)) / len(u)
-            return g_o * ((mean >= 0) & (mean <= 2 * v_th)) / (2 * v_th), None, None
-        g_x, g_v_th = torch.empty_like(u), torch.zeros_like(v_th)
+        if isinstance(kind, Bptr | RateGradient):
+            passed = (g_o.sum(dim=0, keepdim=True) if ctx.constant else g_o) * _uncoupled(kind, u, v_th)
+            return passed, None, None
+        g_x, g_v_th = torch.zeros_like(u[:1]) if ctx.constant else torch.empty_like(u), torch.zeros_like(v_th)
         g_v, d, other = (torch.zeros_like(u[0]) for _ in range(3))
         for t in range(u.shape[0] - 1, -1, -1):  # everything of one step, which a cache can hold, before the next
             q = derivative(kind, torch.sub(u[t], v_th, out=d))
             q *= torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
-            g_v_th -= q.sum()
-            torch.addcmul(q, g_v, torch.lt(u[t], v_th, out=other), out=g_x[t])
-            g_v = g_x[t]
+            if ctx.needs_input_grad[1]:
+                g_v_th -= q.sum()
+            torch.lt(u[t], v_th, out=other)
+            if ctx.constant:
+                torch.addcmul(q, g_v, other, out=g_v)
+                g_x += g_v
+            else:
+                g_v = torch.addcmul(q, g_v, other, out=g_x[t])
         return g_x, g_v_th, None
 
 
-def _spikes(x: Tensor, v_th: Tensor) -> Tensor:
+def _uncoupled(kind: Bptr | RateGradient, u: Tensor, v_th: Tensor) -> Tensor:
+    """What a gradient is multiplied by at every step, where steps are not coupled."""
+    if isinstance(kind, Bptr):
+        return (u >= v_th).any(dim=0)
+    # What came in was reset away, or is in the last membrane.
+    mean = (u[-1] + (u[:-1] * (u[:-1] >= v_th)).sum(dim=0)) / len(u)
+    return ((mean >= 0) & (mean <= 2 * v_th)) / (2 * v_th)
+
+
+def _spikes(x: Tensor, v_th: Tensor, layer: IF) -> Tensor:
     """The spikes of `_Fire`, where no gradient will be asked for and no membrane need be kept."""
-    spikes = torch.empty_like(x)
     u = torch.zeros_like(x[0])
-    for t in range(x.shape[0]):
-        torch.ge(u.add_(x[t]), v_th, out=spikes[t])
+    spikes = x.new_empty_strided((layer.timesteps, *u.shape), (u.numel(), *u.stride()))
+    for t, now in enumerate(_steps(x, layer)):
+        torch.ge(u.add_(now), v_th, out=spikes[t])
         u.addcmul_(u, spikes[t], value=-1)
     return spikes
+
+
+def _steps(x: Tensor, layer: IF) -> Sequence[Tensor]:
+    """The input at each step. Shapes: (T, B, ...) or (1, B, ...) -> T of (B, ...)."""
+    return x.unbind() * (layer.timesteps // len(x))
 
 
 class IF(nn.Module):
@@ -196,9 +213,10 @@ class IF(nn.Module):
         if self.mode == "ann":
             return torch.relu(x)
         x = x if x.dtype == torch.float64 else x.float()
-        steps = x.expand(self.timesteps, *x.shape) if self.constant else x.reshape(self.timesteps, -1, *x.shape[1:])
+        steps = x[None] if self.constant else x.reshape(self.timesteps, -1, *x.shape[1:])
         v_th = self.v_th.to(x.dtype).clamp(min=V_TH_MIN)
-        spikes: Tensor = _Fire.apply(steps, v_th, self) if torch.is_grad_enabled() else _spikes(steps, v_th)  # type: ignore[no-untyped-call]
+        fire = _Fire.apply if torch.is_grad_enabled() else _spikes
+        spikes: Tensor = fire(steps, v_th, self)
         return spikes.flatten(0, 1)
 
     def extra_repr(self) -> str:

@@ -84,6 +84,18 @@ def test_an_attack_differentiates_in_evaluation_mode():
     assert torch.equal(attacks.fgsm(model.train(), images, labels, eps=EPS), expected)
 
 
+def test_while_an_attack_differentiates_no_parameter_takes_a_gradient():
+    model = net()
+    model.body.conv1.weight.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    seen = []
+    model.register_forward_pre_hook(lambda *_: seen.append(any(one.requires_grad for one in model.parameters())))
+    images, labels = batch()
+    attacks.fgsm(model, images, labels, eps=EPS)
+    assert seen == [False]
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+
+
 def test_the_attacks_raise_the_loss_they_climb():
     model = net()
     images, _ = batch(64)

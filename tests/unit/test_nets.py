@@ -8,6 +8,7 @@ from toy import N_CLASSES, SHAPE, net, toy
 from toolchain import convert, emulate, finetune, nets, pipeline, prune, quantize, recipe, spiking, store, train
 from toolchain.data import Split
 from toolchain.errors import ConfigError, UnsupportedError
+from toolchain.nets.pool import Pool
 from toolchain.spiking import IF
 
 
@@ -15,8 +16,8 @@ def test_the_body_is_a_chain_of_named_layers():
     model = nets.build(toy(model={"hidden": [5]}).model, SHAPE, N_CLASSES)
     kinds = [(name, type(layer)) for name, layer in model.body.named_children()]
     assert kinds == [
-        *[("conv1", nn.Conv2d), ("bn1", nn.BatchNorm2d), ("act1", IF), ("pool1", nn.AvgPool2d)],
-        *[("conv2", nn.Conv2d), ("bn2", nn.BatchNorm2d), ("act2", IF), ("pool2", nn.AvgPool2d)],
+        *[("conv1", nn.Conv2d), ("bn1", nn.BatchNorm2d), ("act1", IF), ("pool1", Pool)],
+        *[("conv2", nn.Conv2d), ("bn2", nn.BatchNorm2d), ("act2", IF), ("pool2", Pool)],
         *[("flatten", nn.Flatten), ("linear1", nn.Linear), ("act3", IF), ("readout", nn.Linear)],
     ]
     assert list(nets.prunable(model)) == ["conv1.weight", "conv2.weight", "linear1.weight", "readout.weight"]
@@ -61,6 +62,20 @@ def test_logits_are_the_mean_over_steps_of_a_net_shown_the_image_at_each():
     logits = model(images)
     spiking.neurons(model)[0].constant = False
     torch.testing.assert_close(logits, model.body(x).reshape(4, 3, -1).mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"), [((3, 2, 8, 8), 2), ((2, 3, 6, 15), 3), ((2, 5, 4, 6), (4, 6)), ((2, 1, 16, 16), 2)]
+)
+def test_a_pool_is_torchs_own_gradients_included(shape, kernel):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found, expected = Pool(kernel)(x), F.avg_pool2d(x, kernel)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    both = [torch.autograd.grad((pooled * weights).sum(), x)[0] for pooled in (found, expected)]
+    torch.testing.assert_close(*both, rtol=1e-12, atol=1e-12)
+    spikes = (x > 0).float()
+    assert torch.equal(Pool(2)(spikes), F.avg_pool2d(spikes, 2))
 
 
 def test_one_module_is_both_networks():

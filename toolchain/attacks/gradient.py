@@ -41,16 +41,20 @@ STEP_FACTOR = 2.5
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """Inside, every layer of a module is in evaluation mode; afterwards each is in its own mode again."""
-    layers = list(model.modules()) if isinstance(model, nn.Module) else []
-    before = [layer.training for layer in layers]
+    """Inside, every layer of a module is in evaluation mode and no parameter takes a gradient; afterwards each as before."""
+    layers, parameters = (list(model.modules()), list(model.parameters())) if isinstance(model, nn.Module) else ([], [])
+    training, taking = [layer.training for layer in layers], [one for one in parameters if one.requires_grad]
     for layer in layers:
         layer.training = False
+    for parameter in taking:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for layer, training in zip(layers, before, strict=True):
-            layer.training = training
+        for layer, before in zip(layers, training, strict=True):
+            layer.training = before
+        for parameter in taking:
+            parameter.requires_grad_()
 
 
 def fgsm(model: Model, images: Tensor, labels: Tensor, *, eps: float) -> Tensor:

@@ -35,7 +35,8 @@ class Net(nn.Module):
 
     `body` holds Conv2d, BatchNorm2d, IF, AvgPool2d, Flatten, Dropout, Linear and residual blocks, by name. In mode `snn`
     the image is shown at each of T steps, and the logits are the mean over steps of the last layer's output; what precedes
-    the first IF layer is the same at every step and computed once, so that its batch statistics are those of B images.
+    the first IF layer is the same at every step and computed once, so that its batch statistics are those of B images. What
+    follows the last one is linear, but for a dropout in training, and takes the mean over steps of its spikes.
 
     Shapes: mean and std (C,); images float (B, C, H, W) in [0, 1] -> logits (B, classes).
     """
@@ -51,6 +52,7 @@ class Net(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.precision: Precision = "auto"
         spiking.neurons(body)[0].constant = True
+        self._n_spiking = 1 + max(index for index, layer in enumerate(body) if spiking.neurons(layer))
 
     @property
     def mode(self) -> Mode:
@@ -64,12 +66,28 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""
-        logits = _contiguous((images - self.mean[:, None, None]) / self.std[:, None, None])
+        x = _contiguous((images - self.mean[:, None, None]) / self.std[:, None, None])
         with _rounded(self.precision, images.device):
-            for layer in self.body:
-                logits = _contiguous(layer(logits)) if isinstance(layer, nn.AvgPool2d) else layer(logits)
-        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
-        return logits.reshape(self.timesteps, len(images), -1).mean(dim=0) if self.mode == "snn" else logits
+            layers, spikes = list(self.body), self.mode == "snn"
+            for layer in layers[: self._n_spiking]:
+                x = _passed(layer, x)
+            rest = layers[self._n_spiking :]
+            linear = not any(isinstance(layer, nn.Dropout) and layer.training for layer in rest)
+            x = self._mean(x) if spikes and linear else x
+            for layer in rest:
+                x = _passed(layer, x)
+        x = x.float() if x.dtype == torch.bfloat16 else x
+        return x if linear or not spikes else self._mean(x)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """The mean over steps. Shapes: (T * B, ...) -> (B, ...)."""
+        return x.reshape(self.timesteps, -1, *x.shape[1:]).mean(dim=0)
+
+
+def _passed(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a layer makes of `x`, in the memory format that suits the next."""
+    passed: Tensor = layer(x)
+    return _contiguous(passed) if isinstance(layer, nn.AvgPool2d) else passed
 
 
 def _rounded(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

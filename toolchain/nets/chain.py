@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from toolchain.errors import ConfigError
+from toolchain.nets.pool import Pool
 from toolchain.spiking import IF
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def layers(chain: Plan, input_shape: Shape, n_classes: int) -> Iterator[tuple[st
             n_pools += 1
             if height % 2 or width % 2:
                 raise _indivisible(chain, input_shape, f"{height}x{width} map after conv{n_convs}")
-            yield f"pool{n_pools}", nn.AvgPool2d(2)
+            yield f"pool{n_pools}", Pool(2)
             height, width = height // 2, width // 2
     if chain.global_average:
-        yield f"pool{n_pools + 1}", nn.AvgPool2d((height, width))
+        yield f"pool{n_pools + 1}", Pool((height, width))
         height = width = 1
     yield "flatten", nn.Flatten()
     features = channels * height * width

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.errors import ConfigError
+from toolchain.nets.pool import Pool
 from toolchain.spiking import IF
 
 if TYPE_CHECKING:
@@ -69,6 +70,6 @@ def layers(
             source = width << group
     yield "bn2", nn.BatchNorm2d(source)
     yield "act1", IF()
-    yield "pool1", nn.AvgPool2d((sides[0] // 4, sides[1] // 4))
+    yield "pool1", Pool((sides[0] // 4, sides[1] // 4))
     yield "flatten", nn.Flatten()
     yield "readout", nn.Linear(source, n_classes)
