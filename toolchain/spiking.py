@@ -120,7 +120,8 @@ def derivative(kind: Surrogate, d: Tensor) -> Tensor:
         case Exponential(height, slope):
             return d.abs().mul_(-slope).exp_().mul_(height)
         case Rectangular(width):
-            return (d.abs() < width / 2).to(d.dtype).div_(width)
+            near = d.abs()
+            return torch.lt(near, width / 2, out=near).div_(width)
         case _:
             return torch.ones_like(d)
 
@@ -172,7 +173,7 @@ class _Fire(torch.autograd.Function):
 def _uncoupled(kind: Bptr | RateGradient, u: Tensor, v_th: Tensor) -> Tensor:
     """What a gradient is multiplied by at every step, where steps are not coupled."""
     if isinstance(kind, Bptr):
-        return (u >= v_th).any(dim=0)
+        return u.amax(dim=0) >= v_th
     # What came in was reset away, or is in the last membrane.
     mean = (u[-1] + (u[:-1] * (u[:-1] >= v_th)).sum(dim=0)) / len(u)
     return ((mean >= 0) & (mean <= 2 * v_th)) / (2 * v_th)
