@@ -74,7 +74,7 @@ def svg(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path 
     multiple=True,
     metavar="ATTACK",
     help="none, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, search-ens, rga, square-QUERIES, autoattack (ANNs only), "
-    "noise, or all that suit the model. Repeatable.  [default: fgsm-ens and pgd-ens]",
+    "noise, or all that suit the model. Repeatable.  [default: fgsm-ens, pgd-ens and search-ens]",
 )
 @click.option(
     "--eps",
@@ -131,7 +131,7 @@ def evaluate(
     with progress("attacked", None) as advance:
         result = evaluation.evaluate(
             resources.model_path(model),
-            attack=attacks or ("fgsm-ens", "pgd-ens"),
+            attack=attacks or evaluation.DEFAULT,
             eps=tuple(_fraction(text) for text in eps),
             steps=steps,
             samples=samples,

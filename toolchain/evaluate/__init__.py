@@ -1,7 +1,7 @@
 """How often a network is right: on clean images and under attack, with intervals, and one network against another."""
 
 from toolchain.evaluate.checks import sanity
-from toolchain.evaluate.outcome import ATTACKS, STEPS, Outcome, attacked, canonical
+from toolchain.evaluate.outcome import ATTACKS, DEFAULT, STEPS, Outcome, attacked, canonical
 from toolchain.evaluate.plot import plot
 from toolchain.evaluate.statistics import accuracy, compare, wilson
 from toolchain.evaluate.stored import evaluate, measure
@@ -9,6 +9,7 @@ from toolchain.evaluate.terminal import render
 
 __all__ = [
     "ATTACKS",
+    "DEFAULT",
     "STEPS",
     "Outcome",
     "accuracy",

@@ -39,6 +39,9 @@ ATTACKS = (
 """Names of attacks. The ensembles are those of 19 gradients for a spiking network, of one for an ANN; other numbers may
 stand behind `square`."""
 
+DEFAULT = ("fgsm-ens", "pgd-ens", "search-ens")
+"""What a network meets where nothing is asked for: the method's two, and what shows how far they flatter."""
+
 SHORT = {
     "fgsm": "fgsm-ens",
     "pgd": "pgd-ens",

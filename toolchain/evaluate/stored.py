@@ -15,7 +15,7 @@ from toolchain.attacks import auto
 from toolchain.errors import ConfigError
 from toolchain.evaluate import outcome as outcomes_of
 from toolchain.evaluate.checks import IMAGES, sanity
-from toolchain.evaluate.outcome import STEPS, Outcome, attacked
+from toolchain.evaluate.outcome import DEFAULT, STEPS, Outcome, attacked
 from toolchain.evaluate.state import State, claim
 from toolchain.evaluate.statistics import accuracy
 
@@ -85,7 +85,7 @@ def measure(
 def evaluate(
     path: Path | str,
     *,
-    attack: Sequence[str] = ("fgsm-ens", "pgd-ens"),
+    attack: Sequence[str] = DEFAULT,
     eps: Sequence[float] = (),
     steps: int | None = None,
     samples: int | None = None,
