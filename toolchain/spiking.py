@@ -112,18 +112,18 @@ def surrogate(text: str) -> Surrogate:
             return Bptr()
 
 
-def derivative(kind: Surrogate, d: Tensor) -> Tensor:
-    """The stand-in for the derivative of 1[d >= 0], a new tensor. Shapes: any -> the same."""
+def derivative(kind: Surrogate, d: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The stand-in for the derivative of 1[d >= 0], a new tensor or in `out`. Shapes: any -> the same."""
     match kind:
         case PiecewiseLinear(width):
-            return d.abs().neg_().add_(width).clamp_(min=0).div_(width * width)
+            return torch.abs(d, out=out).mul_(-1 / (width * width)).add_(1 / width).clamp_(min=0)
         case Exponential(height, slope):
-            return d.abs().mul_(-slope).exp_().mul_(height)
+            return torch.abs(d, out=out).mul_(-slope).exp_().mul_(height)
         case Rectangular(width):
-            near = d.abs()
+            near = torch.abs(d, out=out)
             return torch.lt(near, width / 2, out=near).div_(width)
         case _:
-            return torch.ones_like(d)
+            return torch.ones_like(d) if out is None else out.fill_(1)
 
 
 class _Fire(torch.autograd.Function):
@@ -157,7 +157,8 @@ class _Fire(torch.autograd.Function):
         g_x, g_v_th = torch.zeros_like(u[:1]) if ctx.constant else torch.empty_like(u), torch.zeros_like(v_th)
         g_v, d, other = (torch.zeros_like(u[0]) for _ in range(3))
         for t in range(u.shape[0] - 1, -1, -1):  # everything of one step, which a cache can hold, before the next
-            q = derivative(kind, torch.sub(u[t], v_th, out=d))
+            torch.sub(u[t], v_th, out=d)
+            q = derivative(kind, d, out=d)
             q *= torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
             if ctx.needs_input_grad[1]:
                 g_v_th -= q.sum()
