@@ -1,4 +1,4 @@
-"""The spiking network as the literature writes it: T steps one after the other through the whole network, by autograd."""
+"""The spiking network as the literature writes it: T steps one after the other through the whole network of torch's own layers, by autograd."""
 
 from __future__ import annotations
 
@@ -47,9 +47,14 @@ class Loop(nn.Module):
         for _ in range(net.timesteps):
             out = x
             for layer in net.body:
-                out = _step(layer, out, membranes) if isinstance(layer, IF) else layer(out)
+                out = _step(layer, out, membranes) if isinstance(layer, IF) else _own(layer, out)
             logits = logits + out
         return logits / net.timesteps
+
+
+def _own(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output, of a pool by torch's own, which is slower on small maps."""
+    return nn.AvgPool2d.forward(layer, x) if isinstance(layer, nn.AvgPool2d) else layer(x)
 
 
 def _step(layer: IF, x: Tensor, membranes: dict[IF, Tensor]) -> Tensor:

@@ -155,19 +155,22 @@ class _Fire(torch.autograd.Function):
             passed = (g_o.sum(dim=0, keepdim=True) if ctx.constant else g_o) * _uncoupled(kind, u, v_th)
             return passed, None, None
         g_x, g_v_th = torch.zeros_like(u[:1]) if ctx.constant else torch.empty_like(u), torch.zeros_like(v_th)
-        g_v, d, other = (torch.zeros_like(u[0]) for _ in range(3))
-        for t in range(u.shape[0] - 1, -1, -1):  # everything of one step, which a cache can hold, before the next
+        g_v, d, other = (torch.empty_like(u[0]) for _ in range(3))
+        last = u.shape[0] - 1
+        for t in range(last, -1, -1):  # everything of one step, which a cache can hold, before the next
             torch.sub(u[t], v_th, out=d)
             q = derivative(kind, d, out=d)
-            q *= torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
+            q *= g_o[t] if t == last else torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
             if ctx.needs_input_grad[1]:
                 g_v_th -= q.sum()
-            torch.lt(u[t], v_th, out=other)
-            if ctx.constant:
-                torch.addcmul(q, g_v, other, out=g_v)
-                g_x += g_v
+            g_u = g_v if ctx.constant else g_x[t]
+            if t == last:  # no step follows, from which anything came
+                g_u.copy_(q)
             else:
-                g_v = torch.addcmul(q, g_v, other, out=g_x[t])
+                torch.addcmul(q, g_v, torch.lt(u[t], v_th, out=other), out=g_u)
+            if ctx.constant:
+                g_x += g_u
+            g_v = g_u
         return g_x, g_v_th, None
 
 

@@ -1,7 +1,7 @@
 """The FGSM ensemble of 19 gradients against every gradient on every sample.
 
 All ways give the same verdict on every image, which is checked first. `every member, plain loop` is what the literature's codes do: each member
-attacks and judges all images, by T steps one after the other through the whole network, differentiated by autograd; of the two gradients that are
+attacks and judges all images, by T steps one after the other through the whole network of torch's layers, differentiated by autograd; of the two gradients that are
 not coupled over time it takes ours. `every member` does so with the package's own network: what is saved against it is saved by sharing forward passes
 and sparing broken images, and depends on how many images the first members leave standing. Those must meet all 19 gradients and judgements.
 The VGG's weights are random and its labels its own answers: an example of the shape, not of robustness.
