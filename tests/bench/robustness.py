@@ -18,7 +18,7 @@ def outcome(name: str, attack: str, eps: float, steps: int) -> evaluate.Outcome:
 
 @click.command()
 @click.option("--steps", type=int, default=10, show_default=True, help="Steps of PGD.")
-@click.option("--attack", "attacks", multiple=True, default=("none", "fgsm-ens", "pgd-ens"), show_default=True)
+@click.option("--attack", "attacks", multiple=True, default=("none", *evaluate.DEFAULT), show_default=True)
 def main(steps: int, attacks: tuple[str, ...]) -> None:
     """Print accuracy with its interval, and the paired difference, under each attack."""
     eps = store.load(resources.model_path("digits-cnn.pt")).recipe.attack.eps
