@@ -7,7 +7,7 @@ from toy import N_CLASSES, SHAPE, net, toy
 
 from toolchain import convert, emulate, finetune, nets, pipeline, prune, quantize, recipe, spiking, store, train
 from toolchain.data import Split
-from toolchain.errors import ConfigError, UnsupportedError
+from toolchain.errors import ConfigError
 from toolchain.nets.pool import Pool
 from toolchain.spiking import IF
 
@@ -263,13 +263,3 @@ def test_a_vgg_is_deployed_as_integers_with_its_global_average_as_a_pool(model, 
     for found, expected in zip(trace.spikes, quantize.float_spikes(made, images), strict=True):
         assert found.shape == expected.shape
         assert np.mean(found != expected) < 0.1
-
-
-def test_a_wide_resnet_is_refused_by_name():
-    made = small({"architecture": "wrn", "depth": 10, "width": 16}, (1, 8, 8))
-    expected = (
-        "block1_1: a residual block (wrn) cannot be deployed, for its shortcut carries real values; use a vgg or a cnn"
-    )
-    with pytest.raises(UnsupportedError) as caught:
-        quantize.fold(made, (1, 8, 8), {})
-    assert str(caught.value) == expected
