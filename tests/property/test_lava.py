@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import relays
 from networks import Case, corners, deployed, driven, refusal, seeded
 from traces import differences
 
@@ -44,6 +45,11 @@ def test_fast_kernels_spike_as_the_reference_does(run_on_lava, seed):
 @pytest.mark.parametrize(("seed", "kernels"), [(seed, ("stock", "fast")[seed % 2]) for seed in SEEDS[:8]])
 def test_lava_driven_by_biases_spikes_as_the_reference_does(run_on_lava, seed, kernels):
     assert compare(run_on_lava, driven(CASES[seed], divisor=1 + seed % 5), kernels) == []
+
+
+@pytest.mark.parametrize(("seed", "kernels"), itertools.product(range(4), ["stock", "fast"]))
+def test_relays_pass_spikes_on_as_the_reference_does(run_on_lava, seed, kernels):
+    assert compare(run_on_lava, relays.seeded(seed), kernels) == []
 
 
 @pytest.mark.parametrize("name", CORNERS)
