@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from toolchain.deployed import Adversarial
     from toolchain.deployment import Folder
     from toolchain.trace import Trace
 
@@ -74,10 +75,23 @@ def _until_interrupted(parts: Generator[Trace, None, None], progress: Progress |
 
 
 def simulate_folder(
-    path: Path, *, backend: str, samples: int | None, kernels: str, progress: Progress | None = None
+    path: Path,
+    *,
+    backend: str,
+    samples: int | None,
+    kernels: str,
+    images: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Return classes and logits of the samples of an exported folder: of those that were done before an interrupt."""
+    """Return classes and logits of the samples of an exported folder: of those that were done before an interrupt.
+
+    images: adversarial images, made against the same network, to run in their place; then the result also tells what they
+    were classified as when they were made, and how many are classified otherwise here. Raises FormatError.
+    """
     folder = deployment.open_folder(path)
+    made = None if images is None else _replayed(folder, images)
+    if made is not None:
+        folder = replace(folder, images=made.images, labels=made.labels)
     parts = stream_samples(folder, backend=backend, samples=samples, kernels=kernels, record=False)
     logits: list[Any] = []
     spikes = np.zeros(len(folder.deployment.network.layers), dtype=np.int64)
@@ -88,6 +102,11 @@ def simulate_folder(
         spikes += [counts.sum() for counts in part.counts]
     labels = folder.labels[: len(logits)]
     classes = np.argmax(logits, axis=1)
+    replay: dict[str, Any] = {}
+    if made is not None:
+        expected = made.classes[: len(logits)]
+        differing = int(np.count_nonzero(classes != expected))
+        replay = {"images": str(images), "expected": expected.tolist(), "differing": differing}
     layers = zip(folder.deployment.network.layers, spikes.tolist(), strict=True)
     return {
         "backend": name,
@@ -98,7 +117,22 @@ def simulate_folder(
         "classes": classes.tolist(),
         "logits": logits,
         "layers": [{"name": layer.name, "spikes": total} for layer, total in layers],
+        **replay,
     }
+
+
+def _replayed(folder: Folder, path: Path) -> Adversarial:
+    """The adversarial images of a file, if they were made against the folder's network. Raises FormatError."""
+    from toolchain.deployed import fingerprint, images
+
+    made = images.read(path)
+    network = folder.deployment.network
+    if made.network != fingerprint(network) or made.images.shape[1:] != network.input.shape:
+        reason = f"made against another network than that of {folder.path}; export the same model with the same options"
+        raise FormatError(path=str(path), reason=reason)
+    if not len(made.images):
+        raise FormatError(path=str(path), reason="holds no images: nothing was classified right without an attack")
+    return made
 
 
 def verify(

@@ -46,6 +46,9 @@ def simulation(result: Mapping[str, Any]) -> None:
         table.add_row(str(index), str(found), str(label), " ".join(map(str, logits)), style=style)
     console.print(table)
     console.print(f"{result['correct']} of {result['samples']} right")
+    if "expected" in result:
+        same = result["samples"] - result["differing"]
+        console.print(f"{same} of {result['samples']} classified as when {result['images']} was made")
 
 
 def verdict(result: Mapping[str, Any]) -> None:

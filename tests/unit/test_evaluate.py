@@ -245,16 +245,16 @@ def test_a_device_that_is_not_there_is_one_sentence(device):
 
 
 def test_all_leaves_out_what_does_not_suit_the_model():
-    names = {mode: stored._names(net(mode=mode), ["all"], 10) for mode in ("ann", "snn")}
+    names = {mode: stored.fitting_names(net(mode=mode), ["all"], 10) for mode in ("ann", "snn")}
     squares = ("square-500", "square-1000", "square-5000")
     assert names["ann"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "search-ens", *squares)
     assert names["snn"] == ("fgsm-ens", "pgd-ens", "apgd-ce-ens", "apgd-dlr-ens", "search-ens", "rga", *squares)
-    assert "apgd-dlr-ens" not in stored._names(net(), ["all", "pgd"], 2)
+    assert "apgd-dlr-ens" not in stored.fitting_names(net(), ["all", "pgd"], 2)
 
 
 def test_what_an_attack_lacks_is_said_before_anything_is_attacked(monkeypatch):
     with pytest.raises(ConfigError, match=r"^attack: the DLR loss takes three classes, got 2$"):
-        stored._names(net(), ["pgd", "apgd-dlr"], 2)
+        stored.fitting_names(net(), ["pgd", "apgd-dlr"], 2)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(BackendError, match="pyautoattack is not installed"):
-        stored._names(net(), ["pgd", "autoattack"], 10)
+        stored.fitting_names(net(), ["pgd", "autoattack"], 10)

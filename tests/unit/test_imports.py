@@ -28,7 +28,7 @@ FLOAT_SIDE = {
     "quantize",
 }
 CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "memory", "neurobench", "report"}
-ABOVE = {"fit", "pipeline", "proof", "deployment", "assess", "compare", "evaluate", "start"}
+ABOVE = {"deployed", "fit", "pipeline", "proof", "deployment", "assess", "compare", "evaluate", "start"}
 TOP = {"__main__", "cli", "show", "progress", "heap"}
 ALONE = {"run_lava"}
 """Copied into exported folders, where there is no toolchain."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Attack = Callable[[Model, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
 """(model, images, labels, a generator for each image) -> adversarial images"""
 
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""(indices of images, what an attack made of them) -> which of those are classified right"""
+
 BATCH = 256
 
 
@@ -97,12 +100,15 @@ class Broken:
 
     Shapes: clean (B,) bool, classified right clean; right (B,) bool, likewise and under every member; members[name] (B,)
     bool, likewise under this member, False also where an earlier member had broken the image and this one was spared the
-    work.
+    work. Of a network behind a sensor also: delivered uint8 (B, C, H, W), the adversarial images it got; unrounded (B,)
+    bool, right had they not been rounded.
     """
 
     clean: Tensor
     right: Tensor
     members: dict[str, Tensor]
+    delivered: Tensor | None = None
+    unrounded: Tensor | None = None
 
 
 Streams = Callable[[Member, Tensor], Sequence[torch.Generator]]
@@ -119,21 +125,25 @@ def strongest(
     streams: Streams,
     survivors_only: bool = True,
     batch: int = BATCH,
+    clean: Tensor | None = None,
+    judge: Judge | None = None,
 ) -> Broken:
     """An image counts as right if it is so clean and under every member; members attack survivors, or all images.
+
+    Where another network decides than the one attacked: clean (B,) bool, what it is right about, and `judge`.
 
     Images are gathered into full batches again after each member. The model is left as it was: mode, surrogates, buffers,
     gradients. With a generator of its own for each image and member, an image's fate depends on nothing else.
     """
     with evaluating(model), torch.no_grad():
-        clean = judged(model, images, labels, batch=batch)
+        clean = judged(model, images, labels, batch=batch) if clean is None else clean
         right, outcomes = clean.clone(), {}
         for member in members:
             outcome = torch.zeros_like(right)
             for chosen in _batches(right if survivors_only else clean, batch):
                 with member.installed(model):
                     adversarial = attack(model, images[chosen], labels[chosen], streams(member, chosen))
-                outcome[chosen] = model(adversarial).argmax(dim=1) == labels[chosen]
+                outcome[chosen] = _right(model, labels, chosen, adversarial, judge)
             outcomes[member.name] = outcome
             right = right & outcome
     return Broken(clean=clean, right=right, members=outcomes)
@@ -148,6 +158,7 @@ def strongest_fgsm(
     members: Sequence[Member],
     survivors_only: bool = True,
     batch: int = BATCH,
+    judge: Judge | None = None,
 ) -> Broken:
     """What `strongest` says of FGSM, from forward passes that members share.
 
@@ -174,7 +185,7 @@ def strongest_fgsm(
                     sign = shared.gradient(member, standing).sign()
                     adversarial = project(images[who] + eps * sign, images[who], eps)
                     with torch.no_grad():
-                        outcomes[member.name][who] = model(adversarial).argmax(dim=1) == labels[who]
+                        outcomes[member.name][who] = _right(model, labels, who, adversarial, judge)
                     right[who] &= outcomes[member.name][who]
                     following[who] = number + 1
             blocks = _batches(attacked & (following < len(members)), batch, order=following)
@@ -188,6 +199,12 @@ def judged(model: Model, images: Tensor, labels: Tensor, *, batch: int = BATCH) 
         for chosen in _batches(right.clone(), batch):
             right[chosen] = model(images[chosen]).argmax(dim=1) == labels[chosen]
     return right
+
+
+def _right(model: Model, labels: Tensor, chosen: Tensor, adversarial: Tensor, judge: Judge | None) -> Tensor:
+    if judge is not None:
+        return judge(chosen, adversarial)
+    return model(adversarial).argmax(dim=1) == labels[chosen]
 
 
 def without_gradient(model: Model, images: Tensor, labels: Tensor, *, members: Sequence[Member]) -> Tensor:

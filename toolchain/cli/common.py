@@ -101,6 +101,16 @@ def require(verdict: dict[str, Any]) -> None:
         click.get_current_context().exit(MismatchError.exit_code)
 
 
+def require_same(result: dict[str, Any]) -> None:
+    """The exit code is 1 where images, which stdout has already, are classified otherwise than when they were made."""
+    if result.get("differing"):
+        reason = (
+            f"{result['differing']} of {result['samples']} images are classified otherwise than when they were made"
+        )
+        say_no(str(MismatchError(where="simulate", reason=reason)))
+        click.get_current_context().exit(MismatchError.exit_code)
+
+
 def require_all(result: dict[str, Any]) -> None:
     """The exit code is that of an interrupt where fewer samples are done, which stdout has already, than were asked for."""
     if result["samples"] < result["asked"]:

@@ -16,6 +16,7 @@ from toolchain.cli.common import (
     quantization_options,
     require,
     require_all,
+    require_same,
     samples_option,
     say,
     show_result,
@@ -211,9 +212,15 @@ def fit(
     help="Intel's simulator, or our emulator, which computes the same integers.",
 )
 @samples_option
+@click.option(
+    "--images",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run the adversarial images of evaluate --save-images in their place; exit code 1 where a class differs.",
+)
 @kernels_option
 @json_option
-def simulate(folder: Path, backend: str, samples: int | None, kernels: str, as_json: bool) -> None:
+def simulate(folder: Path, backend: str, samples: int | None, images: Path | None, kernels: str, as_json: bool) -> None:
     """Run the samples of an exported DIR.
 
     Prints the class and the logits of each. An interrupt prints those that are done; exit code 130.
@@ -221,8 +228,11 @@ def simulate(folder: Path, backend: str, samples: int | None, kernels: str, as_j
     from toolchain import proof, show
 
     with progress(backend, samples) as advance:
-        result = proof.simulate_folder(folder, backend=backend, samples=samples, kernels=kernels, progress=advance)
+        result = proof.simulate_folder(
+            folder, backend=backend, samples=samples, kernels=kernels, images=images, progress=advance
+        )
     show_result(result, as_json, lambda: show.simulation(result))
+    require_same(result)
     require_all(result)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toolchain.cli.common import json_option, progress, say, say_no, show_result
+from toolchain.cli.measuring import deployed_options, measure_deployed, refuse_without
 
 
 @click.command()
@@ -74,7 +76,8 @@ def svg(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path 
     multiple=True,
     metavar="ATTACK",
     help="none, fgsm-ens, pgd-ens, apgd-ce-ens, apgd-dlr-ens, search-ens, rga, square-QUERIES, autoattack (ANNs only), "
-    "noise, or all that suit the model. Repeatable.  [default: fgsm-ens, pgd-ens and search-ens]",
+    "noise, or all that suit the model; with --deployed also transfer-snn, transfer-ann. Repeatable.  [default: fgsm-ens, "
+    "pgd-ens and search-ens; with --deployed also the transfers]",
 )
 @click.option(
     "--eps",
@@ -104,6 +107,7 @@ def svg(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path 
     help="An .svg file to draw robust accuracy against eps in.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda.")
+@deployed_options
 @json_option
 def evaluate(
     model: str,
@@ -117,33 +121,40 @@ def evaluate(
     out: Path | None,
     plot: Path | None,
     device: str,
+    deployed: bool,
     as_json: bool,
+    **integers: Any,
 ) -> None:
     """Measure clean and robust test accuracy.
 
-    MODEL is a shipped name or a .pt file; what is measured is its float network, before quantization. An image counts as
-    right if it is classified right clean and under every gradient of an attack: 19 for a spiking network. Exit code 1 where
-    a check finds signs of gradient masking.
+    MODEL is a shipped name or a .pt file; what is measured is its float network, before quantization, or with --deployed the
+    integers a chip computes, beside it. An image counts as right if it is classified right clean and under every gradient of
+    an attack: 19 for a spiking network. Exit code 1 where a check finds signs of gradient masking.
     """
     from toolchain import evaluate as evaluation
     from toolchain import resources, store
 
+    refuse_without("--deployed", deployed, integers)
     with progress("attacked", None) as advance:
-        result = evaluation.evaluate(
-            resources.model_path(model),
-            attack=attacks or evaluation.DEFAULT,
-            eps=tuple(_fraction(text) for text in eps),
-            steps=steps,
-            samples=samples,
-            data=data,
-            exhaustive=exhaustive,
-            checks=checks,
-            out=out,
-            device=device,
-            log=say,
-            advance=advance,
-        )
-    show_result(result, as_json, lambda: evaluation.render(result))
+        settings: dict[str, Any] = {
+            "eps": tuple(_fraction(text) for text in eps),
+            "steps": steps,
+            "samples": samples,
+            "data": data,
+            "exhaustive": exhaustive,
+            "checks": checks,
+            "out": out,
+            "device": device,
+            "log": say,
+            "advance": advance,
+        }
+        path = resources.model_path(model)
+        if deployed:
+            result, render = measure_deployed(path, attacks, settings, **integers)
+        else:
+            result = evaluation.evaluate(path, attack=attacks or evaluation.DEFAULT, **settings)
+            render = evaluation.render
+    show_result(result, as_json, lambda: render(result))
     if plot is not None:
         store.write_text(plot, evaluation.plot(result))
     if "checks" in result and not result["checks"]["passed"]:

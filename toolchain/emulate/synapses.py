@@ -53,9 +53,9 @@ class Synapses:
 
 
 @contextmanager
-def plain_sums() -> Iterator[None]:
-    """Inside, convolutions do not use NNPACK, whose 3x3 kernels do more than add products."""
-    with torch.inference_mode(), torch.backends.nnpack.flags(enabled=False):  # type: ignore[attr-defined,no-untyped-call,unused-ignore]
+def plain_sums(*, gradients: bool = False) -> Iterator[None]:
+    """Inside, convolutions do not use NNPACK, whose 3x3 kernels do more than add products; gradients are kept if asked for."""
+    with torch.inference_mode(not gradients), torch.backends.nnpack.flags(enabled=False):  # type: ignore[attr-defined,no-untyped-call,unused-ignore]
         yield
 
 

@@ -3,7 +3,7 @@
 from toolchain.evaluate.checks import sanity
 from toolchain.evaluate.outcome import ATTACKS, DEFAULT, STEPS, Outcome, attacked, canonical
 from toolchain.evaluate.plot import plot
-from toolchain.evaluate.statistics import accuracy, compare, wilson
+from toolchain.evaluate.statistics import accuracy, bootstrap, compare, wilson
 from toolchain.evaluate.stored import evaluate, measure
 from toolchain.evaluate.terminal import render
 
@@ -14,6 +14,7 @@ __all__ = [
     "Outcome",
     "accuracy",
     "attacked",
+    "bootstrap",
     "canonical",
     "compare",
     "evaluate",

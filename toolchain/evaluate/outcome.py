@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toolchain import attacks, ranks, spiking
 from toolchain.attacks import ensemble
 from toolchain.errors import ConfigError
+from toolchain.evaluate.delivery import Delivery
 from toolchain.evaluate.statistics import accuracy
 from toolchain.train import pixels, stream
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from toolchain.attacks import Broken, Member
     from toolchain.attacks.gradient import Model
     from toolchain.data import Split
+    from toolchain.evaluate.delivery import Target
     from toolchain.evaluate.state import State
 
 STEPS = 10
@@ -62,7 +64,8 @@ class Outcome:
     """Which images a network gets right under one attack.
 
     Shapes: clean (N,), right without an attack; right (N,), clean and under all members; members[name] (N,), under one,
-    where `exhaustive` images that earlier members broke included, else only those still standing.
+    where `exhaustive` images that earlier members broke included, else only those still standing. Of a deployed network
+    also: delivered uint8 (N, C, H, W), the adversarial images as rounded; unrounded (N,), right had they not been.
     """
 
     attack: str
@@ -72,6 +75,8 @@ class Outcome:
     right: npt.NDArray[np.bool_]
     members: Mapping[str, npt.NDArray[np.bool_]]
     exhaustive: bool
+    delivered: npt.NDArray[np.uint8] | None = None
+    unrounded: npt.NDArray[np.bool_] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Accuracy, interval and members in plain types."""
@@ -79,8 +84,10 @@ class Outcome:
         if self.attack == "none":
             return result
         result["eps"] = self.eps
-        if self.attack.startswith(("pgd", "apgd", "search", "rga")):
+        if self.attack.startswith(("pgd", "apgd", "search", "rga", "transfer")):
             result["steps"] = self.steps
+        if self.unrounded is not None:
+            result["before_rounding"] = accuracy(self.unrounded)
         result["members"] = {}
         standing = self.clean
         for name, right in self.members.items():
@@ -103,14 +110,17 @@ def attacked(
     exhaustive: bool = False,
     indices: npt.NDArray[np.int64] | None = None,
     state: State | None = None,
+    target: Target | None = None,
+    called: str | None = None,
     advance: Callable[[int], None] = lambda _n: None,
 ) -> Outcome:
     """Which images of a split `model` gets right, clean and under every member of an attack.
 
     model: any callable from images to logits; a module with spiking neurons meets all 19 members, or those given.
     indices: of the split's images in their data set, by which their random numbers are drawn: with them an image's fate
-    depends neither on the others nor on how many there are. state: where finished units are kept and taken from. Processes
-    that torchrun started share the units.
+    depends neither on the others nor on how many there are. state: where finished units are kept and taken from. target: a
+    deployed network that decides in place of the model, on rounded pixels; called: the attack's name, where the model is not
+    that network's own. Processes that torchrun started share the units.
     Raises: ConfigError for an attack that does not exist or does not suit the model.
     """
     name = canonical(attack)
@@ -119,11 +129,13 @@ def attacked(
     device = device_of(model)
     images, labels = pixels(split.images).to(device), torch.tensor(split.labels, device=device)
     batch = min(_BATCH.get(device.type, UNIT), _batch(model, images[:1]))
+    title = called or name
     found = {}
     firsts = range(0, len(split), UNIT)
     for first in ranks.mine(firsts):
         unit = slice(first, first + UNIT)
-        done = None if state is None else state.read(name, eps, first, len(labels[unit]), chosen)
+        shape = None if target is None or name == "none" else tuple(images[unit].shape)
+        done = None if state is None else state.read(title, eps, first, len(labels[unit]), chosen, delivered=shape)
         if done is None:
             done = _broken(
                 model,
@@ -137,22 +149,25 @@ def attacked(
                 indices=indices[unit],
                 exhaustive=exhaustive,
                 batch=batch,
+                target=target,
             )
             if state is not None:
-                state.write(name, eps, first, chosen, done)
+                state.write(title, eps, first, chosen, done)
         found[first] = done
         advance(len(done.right))
     everyone = ranks.gathered(found)
     parts = [everyone[first] for first in firsts]
     shown = chosen if name.endswith(("-ens", "rga")) else ()
     return Outcome(
-        attack=name,
+        attack=title,
         eps=eps,
         steps=steps,
         clean=_joined([part.clean for part in parts]),
         right=_joined([part.right for part in parts]),
         members={member.name: _joined([part.members[member.name] for part in parts]) for member in shown},
         exhaustive=exhaustive,
+        delivered=_joined_if([part.delivered for part in parts]),
+        unrounded=_joined_if([part.unrounded for part in parts]),
     )
 
 
@@ -198,16 +213,24 @@ def _broken(
     indices: npt.NDArray[np.int64],
     exhaustive: bool,
     batch: int,
+    target: Target | None,
 ) -> Broken:
+    delivery = None if target is None else Delivery(target, images, labels, eps)
     if name == "none":
-        clean = ensemble.judged(model, images, labels, batch=batch)
+        clean = ensemble.judged(model, images, labels, batch=batch) if delivery is None else delivery.clean()
         return attacks.Broken(clean=clean, right=clean, members={})
     settings: dict[str, Any] = {"members": members, "survivors_only": not exhaustive, "batch": batch}
+    if delivery is not None:
+        settings["judge"] = delivery.judge
     if name == "fgsm-ens":
-        return attacks.strongest_fgsm(model, images, labels, eps=eps, **settings)
-    streams = _streams(seed, name, indices)
-    verb = _verb(name, eps, steps, seed)
-    return attacks.strongest(model, images, labels, verb, streams=streams, **settings)
+        broken = attacks.strongest_fgsm(model, images, labels, eps=eps, **settings)
+    else:
+        settings["clean"] = None if delivery is None else delivery.clean()
+        verb, streams = _verb(name, eps, steps, seed), _streams(seed, name, indices)
+        broken = attacks.strongest(model, images, labels, verb, streams=streams, **settings)
+    if delivery is None:
+        return broken
+    return replace(broken, delivered=delivery.images, unrounded=broken.clean & delivery.unrounded)
 
 
 def _verb(name: str, eps: float, steps: int, seed: int) -> ensemble.Attack:
@@ -273,3 +296,8 @@ def _batch(model: Model, image: Tensor) -> int:
 
 def _joined(parts: list[Tensor]) -> npt.NDArray[np.bool_]:
     return np.asarray(torch.cat([part.cpu() for part in parts]).numpy(), dtype=np.bool_)
+
+
+def _joined_if(parts: list[Tensor | None]) -> npt.NDArray[Any] | None:
+    there = [part.cpu() for part in parts if part is not None]
+    return torch.cat(there).numpy() if there else None

@@ -1,12 +1,15 @@
 """What an evaluation has found so far, so that a killed one goes on: a file for each unit of images it finished.
 
 A folder holds `state.json`, what the results depend on, and `units/ATTACK@EPS-FIRST.json`, each written whole or not at all:
-which images were right clean, under all members, and under each, as bits in hexadecimal.
+which images were right clean, under all members, and under each, as bits in hexadecimal. Of a deployed network also which
+were right before rounding, and beside it `ATTACK@EPS-FIRST.npz`, the adversarial images it got.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +37,23 @@ class State:
 
     folder: Path
 
-    def read(self, attack: str, eps: float, first: int, n: int, members: Sequence[Member]) -> Broken | None:
+    def read(
+        self,
+        attack: str,
+        eps: float,
+        first: int,
+        n: int,
+        members: Sequence[Member],
+        *,
+        delivered: tuple[int, ...] | None = None,
+    ) -> Broken | None:
         """The result of the n images from `first` on, or None where it is not there, or of other images or members.
 
+        delivered: the shape of the adversarial images that a deployed network got, where they are wanted.
         Raises: FormatError for a file that is none.
         """
         path = self._path(attack, eps, first)
-        if not path.exists():
+        if not path.exists() or (delivered and not path.with_suffix(".npz").exists()):
             return None
         try:
             table = json.loads(store.read_bytes(path))
@@ -49,9 +62,12 @@ class State:
             clean, right, *each = (
                 _bits(text, table["n"]) for text in (table["clean"], table["right"], *table["members"].values())
             )
+            unrounded = _bits(table["unrounded"], table["n"]) if delivered else None
         except (KeyError, TypeError, ValueError, AttributeError):
             raise FormatError(path=str(path), reason="not a unit of an evaluation; delete it to repeat it") from None
-        return Broken(clean=clean, right=right, members=dict(zip(table["members"], each, strict=True)))
+        images = _images(path.with_suffix(".npz"), delivered) if delivered else None
+        named = dict(zip(table["members"], each, strict=True))
+        return Broken(clean=clean, right=right, members=named, delivered=images, unrounded=unrounded)
 
     def write(self, attack: str, eps: float, first: int, members: Sequence[Member], result: Broken) -> None:
         """The result of a unit is on the disk. Raises FormatError where it cannot be written."""
@@ -61,7 +77,13 @@ class State:
             "right": _hex(result.right),
             "members": {member.name: _hex(result.members[member.name]) for member in members},
         }
-        store.write_text(self._path(attack, eps, first), json.dumps(table) + "\n")
+        path = self._path(attack, eps, first)
+        if result.delivered is not None and result.unrounded is not None:
+            table["unrounded"] = _hex(result.unrounded)
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, images=result.delivered.cpu().numpy())
+            store.write_bytes(path.with_suffix(".npz"), buffer.getvalue())
+        store.write_text(path, json.dumps(table) + "\n")
 
     def _path(self, attack: str, eps: float, first: int) -> Path:
         return self.folder / "units" / f"{attack}@{eps!r}-{first:06d}.json"
@@ -86,6 +108,17 @@ def claim(folder: Path, depends_on: Mapping[str, Any]) -> State:
     else:
         store.write_text(path, json.dumps(wanted, indent=2) + "\n")
     return State(folder=folder)
+
+
+def _images(path: Path, shape: tuple[int, ...]) -> Tensor:
+    try:
+        with np.load(io.BytesIO(store.read_bytes(path)), allow_pickle=False) as file:
+            images = file["images"]
+    except (KeyError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile):
+        images = np.zeros(0)
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise FormatError(path=str(path), reason="not the images of a unit; delete it to repeat it")
+    return torch.from_numpy(images)
 
 
 def _hex(flags: Tensor) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolchain.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+
+RESAMPLES = 10_000
 
 Z95 = 1.959963984540054
 
@@ -40,3 +43,17 @@ def compare(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> dict[st
     half = Z95 * math.sqrt(s - d * d / m) / m
     interval = [max(-1.0, d / m - half), min(1.0, d / m + half)]
     return {"difference": d / n, "n": n, "only_one": b, "only_other": c, "interval95": interval}
+
+
+def bootstrap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], *, seed: int = 0) -> tuple[float, float]:
+    """The paired bootstrap's 95 % interval of what `compare` gives: percentiles over images drawn again, 10,000 times.
+
+    How often an image that only `one` gets right is drawn, and one that only `other` does, is all that matters of a draw.
+    Source: Efron and Tibshirani 1993.
+    """
+    found = compare(one, other)
+    n, only_one, only_other = found["n"], found["only_one"], found["only_other"]
+    shares = [only_one / n, only_other / n, 1 - (only_one + only_other) / n]
+    drawn = np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / n, [2.5, 97.5])
+    return float(low), float(high)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from torch import nn
 
     from toolchain.attacks import Member
     from toolchain.data import Split
-    from toolchain.nets import Net
     from toolchain.store import Model
 
 RESULT = "evaluation.json"
@@ -59,16 +59,16 @@ def measure(
     Raises: FormatError, ConfigError.
     """
     model = store.load(path)
-    split = _test_images(model, data)
+    split = test_images(model, data)
     indices = np.arange(len(split)) if images is None else np.asarray(images, dtype=np.int64)
     if len(indices) and not (indices.min() >= 0 and indices.max() < len(split)):
         fault = f"images: expected indices from 0 to {len(split) - 1}, got {indices.min()} to {indices.max()}"
         raise ConfigError(where=str(path), faults=(fault,))
     few = type(split)(images=split.images[indices], labels=split.labels[indices])
-    state = None if out is None else _claim(out, path, few, indices, steps=steps, seed=seed, exhaustive=exhaustive)
+    state = None if out is None else claimed(out, path, few, indices, steps=steps, seed=seed, exhaustive=exhaustive)
     with ranks.joined():
         return attacked(
-            nets.restore(model).to(_usable(device)),
+            nets.restore(model).to(usable(device)),
             few,
             attack,
             eps=eps,
@@ -105,17 +105,17 @@ def evaluate(
     Raises: FormatError; ConfigError, before anything is attacked.
     """
     model = store.load(path)
-    net = nets.restore(model).to(_usable(device))
-    names = _names(net, attack, model.n_classes)
+    net = nets.restore(model).to(usable(device))
+    names = fitting_names(net, attack, model.n_classes)
     source = data or model.data_source
-    whole = _test_images(model, data)
+    whole = test_images(model, data)
     split = whole if samples is None else whole.first(samples)
     settings = model.recipe.attack
     steps = settings.steps if steps is None else steps
     radii = tuple(dict.fromkeys(eps)) or (settings.eps,)
     seed = model.recipe.seed
     indices = np.arange(len(split))
-    state = None if out is None else _claim(out, path, split, indices, steps=steps, seed=seed, exhaustive=exhaustive)
+    state = None if out is None else claimed(out, path, split, indices, steps=steps, seed=seed, exhaustive=exhaustive)
     n_done = 0
 
     def more(n: int) -> None:
@@ -143,7 +143,13 @@ def evaluate(
             "mode": model.mode,
             "sparsity": model.sparsity,
         },
-        "data": {"source": source, "split": "test", "n": len(split), "of": len(whole), "subset": _subset(split, whole)},
+        "data": {
+            "source": source,
+            "split": "test",
+            "n": len(split),
+            "of": len(whole),
+            "subset": subset_of(split, whole),
+        },
         "backend": "float",
         "outcomes": [outcome.to_dict() for outcome in found],
         "together": [{"eps": radius, **accuracy(_all_of(found, radius))} for radius in radii if len(names) > 1],
@@ -161,7 +167,8 @@ def _all_of(found: Sequence[Outcome], eps: float) -> npt.NDArray[np.bool_]:
     return np.asarray(np.logical_and.reduce(rights), dtype=np.bool_)
 
 
-def _usable(device: str) -> torch.device:
+def usable(device: str) -> torch.device:
+    """The device of a name. Raises ConfigError where torch has none."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError):  # torch says so in several ways
@@ -169,7 +176,7 @@ def _usable(device: str) -> torch.device:
         raise ConfigError(where="--device", faults=(fault,)) from None
 
 
-def _names(net: Net, attack: Sequence[str], n_classes: int) -> tuple[str, ...]:
+def fitting_names(net: nn.Module, attack: Sequence[str], n_classes: int) -> tuple[str, ...]:
     """The attacks asked for, each once, none that does not suit the network; of `all` those that do."""
     too_few = {"apgd-dlr-ens"} if n_classes < 3 else set()
     fitting = [name for name in outcomes_of.every(net) if name not in too_few]
@@ -184,11 +191,13 @@ def _names(net: Net, attack: Sequence[str], n_classes: int) -> tuple[str, ...]:
     return tuple(name for name in full if name != "none")
 
 
-def _subset(split: Split, whole: Split) -> str:
+def subset_of(split: Split, whole: Split) -> str:
+    """Which images of a data set a split is, in words."""
     return "all" if len(split) == len(whole) else f"the first {len(split)} of {len(whole)}"
 
 
-def _test_images(model: Model, data: str | None) -> Split:
+def test_images(model: Model, data: str | None) -> Split:
+    """The test images of a model's own data set, or of another that suits it. Raises FormatError, ConfigError."""
     source = data or model.data_source
     split = datasets.load_test(source, model.recipe.data)
     if split.images.shape[1:] != model.input_shape or split.labels.max() >= model.n_classes:
@@ -197,11 +206,12 @@ def _test_images(model: Model, data: str | None) -> Split:
     return split
 
 
-def _claim(
-    out: Path, path: Path | str, split: Split, indices: Any, *, steps: int, seed: int, exhaustive: bool
+def claimed(
+    out: Path, path: Path | str, split: Split, indices: Any, *, steps: int, seed: int, exhaustive: bool, **more: str
 ) -> State:
+    """The state of an evaluation of these images, and of what more it depends on. Raises ConfigError, FormatError."""
     digest = hashlib.sha256()
     for array in (split.images, split.labels, indices):
         digest.update(np.ascontiguousarray(array).tobytes())
     facts = {"model": store.sha256(path), "images": digest.hexdigest(), "n": len(split)}
-    return claim(out, {**facts, "steps": steps, "seed": seed, "exhaustive": exhaustive})
+    return claim(out, {**facts, "steps": steps, "seed": seed, "exhaustive": exhaustive, **more})

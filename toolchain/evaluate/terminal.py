@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.console import Console
+
 
 def render(result: Mapping[str, Any]) -> None:
     """The result of `evaluate` stands on stdout: a line an attack, a line a member where all were tried, the verdict."""
@@ -32,6 +34,11 @@ def render(result: Mapping[str, Any]) -> None:
         eps, interval = f"{outcome['eps'] * 255:g}/255", f"{low:.1%} to {high:.1%}"
         table.add_row("all of these", eps, f"{outcome['accuracy']:.1%}", interval, "")
     console.print(table)
+    verdict(console, result)
+
+
+def verdict(console: Console, result: Mapping[str, Any]) -> None:
+    """Each check of an evaluation and what they say together, where there were any."""
     if "checks" in result:
         checks = result["checks"]
         for check in checks["checks"]:

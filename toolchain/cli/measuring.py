@@ -1,0 +1,95 @@
+"""Commands and options that measure the integer network: evaluate --deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolchain.cli.common import weight_bits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Literal
+
+    Theta = Literal["layer", "channel"]
+
+PROFILE = "loihi2"
+
+
+def deployed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of measuring the integers of a model."""
+    for option in (
+        click.option(
+            "--save-images",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="With --deployed: write the adversarial images that the integers got, for simulate --images.",
+        ),
+        click.option(
+            "--ann",
+            metavar="MODEL",
+            help="With --deployed: a model without spikes, for transfer-ann.  [default: MODEL's own weights with ReLUs]",
+        ),
+        click.option(
+            "--theta",
+            type=click.Choice(["layer", "channel"]),
+            show_default="layer",
+            help="With --deployed: one threshold and weight scale a layer, or one an output channel.",
+        ),
+        click.option(
+            "--weight-bits",
+            metavar="BITS",
+            callback=weight_bits_of,
+            show_default="as recorded in the model, else 8",
+            help="With --deployed: width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
+        ),
+        click.option(
+            "--profile",
+            metavar="PROFILE",
+            show_default=PROFILE,
+            help="With --deployed: name of a shipped profile, or a .toml file.",
+        ),
+        click.option(
+            "--deployed",
+            is_flag=True,
+            help="Measure the integers of a profile, which a chip computes, and the float network.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def refuse_without(flag: str, is_given: bool, options: Mapping[str, Any]) -> None:
+    """Options that mean nothing without a flag are an error without it. Raises UsageError."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given and not is_given:
+        raise click.UsageError(f"{', '.join(given)} only with {flag}")
+
+
+def measure_deployed(
+    path: Path,
+    attacks: tuple[str, ...],
+    settings: Mapping[str, Any],
+    *,
+    profile: str | None,
+    weight_bits: int | dict[str, int] | None,
+    theta: Theta | None,
+    ann: str | None,
+    save_images: Path | None,
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], None]]:
+    """Return what evaluate --deployed found, and what shows it."""
+    from toolchain import deployment, resources
+    from toolchain.deployed import measure, terminal
+
+    chosen = deployment.Settings(profile=profile or PROFILE, weight_bits=weight_bits, theta=theta or "layer")
+    result = measure.evaluate(
+        path,
+        chosen,
+        attack=attacks or measure.ATTACKS,
+        ann=None if ann is None else resources.model_path(ann),
+        save_images=save_images,
+        **settings,
+    )
+    return result, terminal.evaluation
