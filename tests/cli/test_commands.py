@@ -44,7 +44,7 @@ def every_command(command=cli.commands, path=()):
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
     listed = ["demo", "init", "run", "export", "check", "fit", "simulate", "verify", "report", "compare", "evaluate"]
-    assert names == [*listed, "profiles list", "profiles show", "profiles check"]
+    assert names == [*listed, "inspect", "profiles list", "profiles show", "profiles check"]
 
 
 def test_help_of_every_command_loads_neither_torch_nor_lava():

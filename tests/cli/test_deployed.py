@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -76,3 +77,58 @@ def test_options_of_the_integers_mean_nothing_without_them(run, model):
     answer = run("evaluate", model, "--profile", "loihi2", "--save-images", "x.npz", "--json")
     assert answer.code == 2
     assert answer.json["error"]["message"] == "--profile, --save-images only with --deployed"
+
+
+def test_inspect_gives_a_row_a_step(run, model):
+    answer = run("inspect", model, "--samples", 10, "--attacked", 5, "--eps", "8/255", "--weight-bits", 4, "--json")
+    assert answer.code == 0
+    assert answer.json["schema"] == "rsnn-deploy/divergence/1"
+    assert [row["step"] for row in answer.json["rows"]] == [
+        "float network",
+        "batch norm folded",
+        "weights quantized",
+        "thresholds and biases quantized",
+        "integers",
+    ]
+    assert answer.json["attack"]["eps"] == 8 / 255
+    shown = run("inspect", model, "--samples", 10, "--attacked", 0)
+    assert "weights quantized" in shown.out
+    assert "own" not in shown.out
+
+
+def test_inspect_explains_an_image_or_says_that_there_is_none(run, model):
+    answer = run("inspect", model, "--image", 2, "--weight-bits", 3, "--json")
+    assert answer.code == 0
+    assert {"classes", "logits", "layers", "first"} <= answer.json.keys()
+    refused = run("inspect", model, "--image", 30)
+    assert (refused.code, refused.said) == (2, "--image: expected a test image from 0 to 29, got 30")
+    assert run("inspect", model, "--eps", "red").code == 2
+
+
+def test_a_report_carries_the_robustness_that_was_measured_of_its_network(run, model, exported, tmp_path):
+    options = ("--deployed", "--attack", "pgd", "--attack", "transfer-ann", "--eps", "8/255", "--no-checks")
+    run("evaluate", model, *options, "--out", tmp_path / "evaluation")
+    file, page = tmp_path / "evaluation" / "evaluation.json", tmp_path / "page.html"
+    answer = run("report", exported, "--evaluation", file, "--html", page, "--json")
+    found = answer.json["accuracy"]["deployed_attacked"]
+    assert list(found) == ["pgd-ens@8", "transfer-ann@8", "all of these@8"]
+    measured = json.loads(file.read_text())["outcomes"][1]
+    assert found["pgd-ens@8"]["n_right"] == measured["n_right"]
+    assert found["pgd-ens@8"]["against_float"] == measured["against_float"]
+    assert "was not measured" not in page.read_text()
+    assert "The integers under attack" in run("report", exported, "--evaluation", file).out
+
+
+def test_a_report_carries_no_other_networks_robustness(run, model, exported, tmp_path):
+    run("evaluate", model, "--attack", "none", "--out", tmp_path / "float")
+    options = ("--deployed", "--attack", "none", "--weight-bits", 4)
+    run("evaluate", model, *options, "--out", tmp_path / "other")
+    said = {}
+    for name in ("float", "other"):
+        answer = run("report", exported, "--evaluation", tmp_path / name / "evaluation.json")
+        assert answer.code == 2
+        said[name] = answer.said.partition(": ")[2]
+    assert said == {
+        "float": "not an evaluation of integers, by evaluate --deployed",
+        "other": "of another network than the one exported; evaluate the same model with the same options, --deployed",
+    }

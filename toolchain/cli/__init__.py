@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from toolchain import __version__, heap
-from toolchain.cli import comparing, deploying, profiles, training
+from toolchain.cli import comparing, deploying, measuring, profiles, training
 from toolchain.cli.common import INTERRUPTED, say_no
 from toolchain.errors import ToolchainError
 
@@ -40,6 +40,7 @@ for _command in (
     deploying.report,
     comparing.compare,
     training.evaluate,
+    measuring.inspect,
     profiles.profiles,
 ):
     commands.add_command(_command)

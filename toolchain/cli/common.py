@@ -46,6 +46,18 @@ def weight_bits_of(ctx: click.Context, param: click.Parameter, value: str | None
     return {name.strip(): int(width(bits.strip(), param, ctx)) for name, _, bits in pairs}
 
 
+def fraction(text: str) -> float:
+    """Return 8/255 or 0.03 as a number."""
+    try:
+        numerator, _, denominator = text.partition("/")
+        value = float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"expected a number such as 8/255 or 0.03, got {text!r}", param_hint="--eps") from None
+    if not 0 <= value <= 1:
+        raise click.BadParameter(f"expected 0 to 1, got {value:g}", param_hint="--eps")
+    return value
+
+
 def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of quantizing and mapping a model."""
     for option in (

@@ -1,4 +1,4 @@
-"""Commands and options that measure the integer network: evaluate --deployed."""
+"""Commands and options that measure the integer network: evaluate --deployed, inspect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolchain.cli.common import weight_bits_of
+from toolchain.cli.common import fraction, json_option, say, show_result, weight_bits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,3 +93,72 @@ def measure_deployed(
         **settings,
     )
     return result, terminal.evaluation
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--profile",
+    metavar="PROFILE",
+    default=PROFILE,
+    show_default=True,
+    help="Name of a shipped profile, or a .toml file.",
+)
+@click.option("--image", type=click.IntRange(min=0), metavar="N", help="Explain test image N instead, counted from 0.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=200, show_default=True, help="Test images to run, from the first."
+)
+@click.option(
+    "--attacked",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Test images to attack at each step, from the first.",
+)
+@click.option("--eps", metavar="NUMBER", show_default="the recipe's", help="Radius in pixels of [0, 1], such as 8/255.")
+@click.option("--steps", type=click.IntRange(min=1), show_default="the recipe's", help="Steps of PGD.")
+@click.option(
+    "--weight-bits",
+    metavar="BITS",
+    callback=weight_bits_of,
+    show_default="as recorded in the model, else 8",
+    help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
+)
+@click.option(
+    "--theta",
+    type=click.Choice(["layer", "channel"]),
+    default="layer",
+    show_default=True,
+    help="One threshold and weight scale a layer, or one an output channel.",
+)
+@json_option
+def inspect(
+    model: str,
+    profile: str,
+    image: int | None,
+    samples: int,
+    attacked: int,
+    eps: str | None,
+    steps: int | None,
+    weight_bits: int | dict[str, int] | None,
+    theta: Theta,
+    as_json: bool,
+) -> None:
+    """Show where MODEL's integers leave its float network.
+
+    MODEL is a shipped name or a .pt file. From the float network over folded batch norm, quantized weights, quantized thresholds and
+    biases to the integers: after each step how many spikes of each layer are the same, and accuracy, clean and under PGD.
+    With --image, the first layer, step and neuron in which one image differs, and which rounding did it.
+    """
+    from toolchain import deployment, resources
+    from toolchain.deployed import divergence, explain, terminal
+
+    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta)
+    path = resources.model_path(model)
+    if image is not None:
+        result = explain.explain(path, settings, image, log=say)
+        show_result(result, as_json, lambda: terminal.explanation(result))
+        return
+    radius = None if eps is None else fraction(eps)
+    result = divergence.inspect(path, settings, samples=samples, attacked=attacked, eps=radius, steps=steps, log=say)
+    show_result(result, as_json, lambda: terminal.divergence(result))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from toolchain.cli.common import json_option, progress, say, say_no, show_result
+from toolchain.cli.common import fraction, json_option, progress, say, say_no, show_result
 from toolchain.cli.measuring import deployed_options, measure_deployed, refuse_without
 
 
@@ -137,7 +137,7 @@ def evaluate(
     refuse_without("--deployed", deployed, integers)
     with progress("attacked", None) as advance:
         settings: dict[str, Any] = {
-            "eps": tuple(_fraction(text) for text in eps),
+            "eps": tuple(fraction(text) for text in eps),
             "steps": steps,
             "samples": samples,
             "data": data,
@@ -160,15 +160,3 @@ def evaluate(
     if "checks" in result and not result["checks"]["passed"]:
         say_no(f"checks: {result['checks']['verdict']}")
         click.get_current_context().exit(1)
-
-
-def _fraction(text: str) -> float:
-    """Return 8/255 or 0.03 as a number."""
-    try:
-        numerator, _, denominator = text.partition("/")
-        value = float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"expected a number such as 8/255 or 0.03, got {text!r}", param_hint="--eps") from None
-    if not 0 <= value <= 1:
-        raise click.BadParameter(f"expected 0 to 1, got {value:g}", param_hint="--eps")
-    return value

@@ -113,9 +113,22 @@ class Chain(nn.Module):
             for layer, neurons in zip(self._chain, self._hidden, strict=False):
                 steps = neurons.steps(layer.drive(signal))
                 u, spikes = neurons.membranes(steps)
-                found.append(Record(drive=steps, membrane=u, spikes=spikes.bool()))
+                found.append(Record(source=signal, drive=steps, membrane=u, spikes=spikes.bool()))
                 signal = layer.with_relays(spikes.flatten(0, 1), signal)
         return found
+
+    def drive(self, index: int, source: Tensor) -> Tensor:
+        """What drives a hidden layer, bias included, in its units, when it hears `source`. Shapes: as in `Record`."""
+        with synapses.plain_sums(gradients=True), torch.no_grad():
+            return self._hidden[index].steps(self._chain[index].drive(source))
+
+    def unit(self, index: int) -> Tensor:
+        """What one unit of a layer's membranes stands for. Shapes: () or (C, 1, 1)."""
+        return self._chain[index].unit
+
+    def theta(self, index: int) -> Tensor:
+        """The thresholds of a hidden layer in its units. Shapes: () or (C, 1, 1)."""
+        return self._hidden[index].theta
 
     def _scaled(self, logits: Tensor) -> Tensor:
         return logits * self._chain[-1].unit.flatten() / (self.network.timesteps if self.mode == "snn" else 1)
@@ -123,8 +136,13 @@ class Chain(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a layer did. Shapes: (T, B, C, H, W) each: drives with their bias, membranes before a reset, spikes."""
+    """What a layer did.
 
+    Shapes: source, the messages or spikes it heard, as `Chain.drive` takes them; (T, B, C, H, W) each: drives with their
+    bias, membranes before a reset, spikes.
+    """
+
+    source: Tensor
     drive: Tensor
     membrane: Tensor
     spikes: Tensor

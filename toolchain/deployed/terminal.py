@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from toolchain.deployed.explain import CAUSES
 from toolchain.evaluate import terminal
 
 if TYPE_CHECKING:
@@ -42,6 +43,83 @@ def evaluation(result: Mapping[str, Any]) -> None:
         highlight=False,
     )
     terminal.verdict(console, result)
+
+
+def divergence(result: Mapping[str, Any]) -> None:
+    """The table of `inspect`: a line a step, then which step changes most."""
+    console = Console()
+    rows, attack = result["rows"], result["attack"]
+    console.print(
+        f"{result['model']} to the integers of {result['profile']}, on {result['samples']} test images, percent",
+        highlight=False,
+    )
+    names = [layer["name"] for layer in rows[0]["layers"]]
+    columns = ("step", "right", *(("same", "own") if attack else ()), "others", *(f"{name} alike" for name in names))
+    table = Table(*columns, box=SIMPLE_HEAD)
+    for row in rows:
+        robust = [_percent(row["attacked"][name]) for name in ("same", "own")] if attack else []
+        alike = [f"{100 * layer['agreement']:.2f}" for layer in row["layers"]]
+        table.add_row(row["step"], _percent(row), *robust, str(row["classes_differing"]), *alike)
+    console.print(table)
+    lines = [
+        "right: classified right. others: images in another class than the float network has them in. alike: spikes."
+    ]
+    if attack:
+        lines.append(
+            f"same, own: right on {attack['samples']} images after PGD (eps {attack['eps'] * 255:g}/255, {attack['steps']} steps, "
+            f"{attack['gradient']}) against the float network, and against the step itself; one gradient flatters."
+        )
+    most = max(rows[1:], key=lambda row: (row["classes_differing_here"], _differing_here(row)))
+    lines.append(
+        f"Most change at: {most['step']}, {most['classes_differing_here']} classes and {_differing_here(most):,} spikes."
+        if _differing_here(most) or most["classes_differing_here"]
+        else "No step changes anything."
+    )
+    console.print("\n".join(lines), highlight=False)
+
+
+def explanation(result: Mapping[str, Any]) -> None:
+    """One image: classes, differing spikes a layer, and the first of them in words."""
+    console = Console()
+    classes, first = result["classes"], result["first"]
+    console.print(
+        f"Image {result['image']} of {result['model']}, a {result['label']}: the float network says {classes['float']}, "
+        f"the integers {classes['integers']}.",
+        highlight=False,
+    )
+    table = Table("class", "float logit", "integers", box=SIMPLE_HEAD)
+    for number, (one, other) in enumerate(zip(result["logits"]["float"], result["logits"]["integers"], strict=True)):
+        table.add_row(str(number), f"{one:.4f}", f"{other:.4f}")
+    console.print(table)
+    told = ", ".join(f"{layer['name']} {layer['differing']} of {layer['neuron_steps']:,}" for layer in result["layers"])
+    console.print(f"Neuron-steps that differ: {told}.", highlight=False)
+    if first is None:
+        console.print(
+            "Every spike is the same: what differs in the logits is the rounding of the readout's weights and biases."
+        )
+        return
+    console.print("\n".join(_reasons(first)), highlight=False, markup=False)
+
+
+def _reasons(first: Mapping[str, Any]) -> list[str]:
+    """Where the first neuron differs, by what sums, and which rounding did it."""
+    ours, theirs, moved = first["float"], first["integers"], first["margin_moved_by"]
+    does, other = ("spikes", "do not") if first["float_spikes"] else ("does not spike", "do")
+    place = ", ".join(f"{name} {first[name]}" for name in ("channel", "row", "column", "step"))
+    where = f"First: {first['layer']}, {place} (from 0): the float network's neuron {does}, the integers' {other}."
+    floats = f"float {ours['membrane']:.6g} of {ours['threshold']:.6g}, margin {ours['margin']:+.3g}"
+    integers = f"integers {theirs['membrane']:g} of {theirs['theta']:g}, margin {theirs['margin']:+g}"
+    same = f"that is {theirs['margin'] * first['unit']:+.3g} at {first['unit']:.4g} a unit"
+    parts = ", ".join(f"{moved[name]:+.3g} ({name})" for name in ("weights", "biases", "threshold", "chip"))
+    return [
+        where,
+        f"Since step {first['since_step']}: {floats}; {integers}, {same}.",
+        f"The margin moved by {parts}: it is {CAUSES[first['cause']]}.",
+    ]
+
+
+def _differing_here(row: Mapping[str, Any]) -> int:
+    return sum(layer["differing_here"] for layer in row["layers"])
 
 
 def _bits(widths: Mapping[str, int]) -> str:
