@@ -272,8 +272,14 @@ def verify(folder: Path, samples: int | None, kernels: str, allow_silent: bool, 
 @click.option(
     "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one HTML page too."
 )
+@click.option(
+    "--evaluation",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The evaluation.json of evaluate --deployed --out: tell of its robust accuracy too.",
+)
 @json_option
-def report(folder: Path, energy: str, proxy: bool, html: Path | None, as_json: bool) -> None:
+def report(folder: Path, energy: str, proxy: bool, html: Path | None, evaluation: Path | None, as_json: bool) -> None:
     """Print what an exported DIR is and costs.
 
     Layers, cores, memory, activity, energy, accuracy; each figure with how it is known. The page needs no network and
@@ -283,6 +289,10 @@ def report(folder: Path, energy: str, proxy: bool, html: Path | None, as_json: b
     from toolchain import report as reports
 
     made = deployment.read_report(folder, energy=energy, proxy=proxy)
+    if evaluation:
+        from toolchain.deployed import carry
+
+        made = carry.with_robustness(made, evaluation, deployment.open_folder(folder).deployment.network)
     if html:
         deployment.write_page(folder, made, html)
         say(f"wrote {html}")

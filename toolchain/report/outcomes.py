@@ -15,7 +15,7 @@ def outcomes(measured: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Map
         if isinstance(node.get("accuracy"), (int, float)):
             yield keys, node
             return
-        for key in sorted(node, key="deployed".__eq__):
+        for key in sorted(node, key=lambda key: key.startswith("deployed")):
             if isinstance(node[key], dict):
                 yield from walk(node[key], (*keys, key))
 
@@ -27,6 +27,6 @@ def label(keys: tuple[str, ...]) -> str:
     match keys:
         case ("stages", stage, "validation", _):
             return f"after {stage}, validation"
-        case ("deployed", *_):
+        case ("deployed" | "deployed_attacked", *_):
             return "deployed integers, test"
     return ", ".join(keys[:-1] or keys)

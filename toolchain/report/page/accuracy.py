@@ -25,7 +25,7 @@ def accuracy(report: Report) -> Iterator[Table | Chart | str]:
         (label(keys), "clean" if outcome.get("attack") in {None, "none"} else "attacked", ("accuracy", *keys))
         for keys, outcome in found
     ]
-    if not any(kind == "attacked" and keys[1] == "deployed" for _, kind, keys in entries):
+    if not any(kind == "attacked" and keys[1] == "deployed_attacked" for _, kind, keys in entries):
         rest = (
             " Robust figures below are of the float network."
             if any(kind == "attacked" for _, kind, _ in entries)

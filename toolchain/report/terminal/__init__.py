@@ -143,9 +143,18 @@ def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
         clean, robust = (share(outcomes.get(name, {}).get("accuracy")) for name in ("none", "pgd-ens"))
         made.add_row(f"after {stage}", "validation", clean, robust)
     if "deployed" in accuracy:
-        found = accuracy["deployed"]
-        made.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", share(found["accuracy"]), NOT_KNOWN)
+        found, attacked = accuracy["deployed"], accuracy.get("deployed_attacked", {})
+        pgd: Mapping[str, Any] = next((one for one in attacked.values() if one["attack"] == "pgd-ens"), {})
+        robust = share(pgd.get("accuracy"))
+        made.add_row(f"integers, {found['backend']}", f"{found['n']:,} test", share(found["accuracy"]), robust)
     yield made
+    if attacked := accuracy.get("deployed_attacked"):
+        made = table("The integers under attack", "attack", "eps", "images", "right", "less the float network's")
+        for one in attacked.values():
+            radius, paired = f"{one['eps'] * 255:g}/255", one.get("against_float")
+            less = f"{100 * paired['difference']:+.1f} points" if paired else ""
+            made.add_row(one["attack"], radius, f"{one['n']:,} test", share(one["accuracy"]), less)
+        yield made
 
 
 def _sources(notes: Notes) -> Iterator[RenderableType]:
