@@ -230,6 +230,16 @@ def test_a_kernel_no_core_holds_is_refused_with_the_channels_one_could_hold():
     )
 
 
+def test_layers_without_a_synapse_need_no_word_of_cores_that_have_none():
+    net = network(
+        (1, 1, 4),
+        conv("a", np.zeros((1, 1, 1, 1), int)),
+        last=replace(readout(4, classes=1), weight=np.zeros((1, 4), int)),
+    )
+    placed = mapping.place(net, limited(LOIHI1, synapse_words=1, max_fill=0.9))
+    assert sum(core.synapse_words for core in placed.cores) == 0
+
+
 def test_a_fan_in_beyond_the_input_axons_is_refused_with_what_to_prune():
     assert sentence(dense_case(np.ones((4, 80), int)), limited(LOIHI1, axons_in=60)) == (
         "dense of loihi1: input axons for one neuron 80 axons of 60. "

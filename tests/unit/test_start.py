@@ -100,6 +100,10 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
     assert file.read_text() == "mine"
 
 
+SMALL = {"train": 0.02, "prune": 0.05, "finetune": 0.01}
+"""The learning rates that a small network takes instead"""
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_has_the_published_settings_and_cheaper_budgets(name):
     paper, hour, minutes = (recipe.load(name, overrides=[f"budget={budget}"]) for budget in BUDGETS)
@@ -110,7 +114,7 @@ def test_a_shipped_recipe_has_the_published_settings_and_cheaper_budgets(name):
         own = getattr(paper, stage)
         skipped = name.endswith("dense") and stage == "sparse"
         assert own.epochs == (0 if skipped else epochs)
-        assert own.lr == (0.01 if small and stage == "finetune" else lr)
+        assert own.lr == (SMALL.get(stage, lr) if small else lr)
         assert (own.batch, own.weight_decay) == (batch, 1e-4)
         assert own.epochs >= getattr(hour, stage).epochs >= getattr(minutes, stage).epochs
     loss, convert = paper.loss, paper.convert

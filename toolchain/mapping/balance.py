@@ -140,6 +140,7 @@ def choose(
     """
     if not all(found for _, found in chain):
         return None
+    caps = np.maximum(1, caps)  # what has room for nothing is asked for nothing: nothing else is among the options
     neurons = sum(math.prod(job.shape) for job, _ in chain) / caps[NEURONS]
     own = [np.array([[o.words / caps[WORDS], o.axons / caps[IN]] for o in found]) for _, found in chain]
     pairs = [_slots(one, other, caps, margin, remote) for one, other in pairwise(chain)]
