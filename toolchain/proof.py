@@ -112,7 +112,7 @@ def simulate_folder(
         "backend": name,
         "samples": len(logits),
         "asked": _enough(folder, samples),
-        "correct": int((classes == labels).sum()),
+        "correct": None if (labels == deployment.UNKNOWN).all() else int((classes == labels).sum()),
         "labels": labels.tolist(),
         "classes": classes.tolist(),
         "logits": logits,

@@ -42,10 +42,12 @@ def simulation(result: Mapping[str, Any]) -> None:
     for index, (found, label, logits) in enumerate(
         zip(result["classes"], result["labels"], result["logits"], strict=True)
     ):
-        style = "" if found == label else "yellow"
-        table.add_row(str(index), str(found), str(label), " ".join(map(str, logits)), style=style)
+        known = result["correct"] is not None
+        style = "yellow" if known and found != label else ""
+        table.add_row(str(index), str(found), str(label) if known else "", " ".join(map(str, logits)), style=style)
     console.print(table)
-    console.print(f"{result['correct']} of {result['samples']} right")
+    if result["correct"] is not None:
+        console.print(f"{result['correct']} of {result['samples']} right")
     if "expected" in result:
         same = result["samples"] - result["differing"]
         console.print(f"{same} of {result['samples']} classified as when {result['images']} was made")
