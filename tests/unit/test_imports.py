@@ -16,6 +16,7 @@ PACKAGE = Path(toolchain.__file__).parent
 VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
 FLOAT_SIDE = {
     "data",
+    "adopt",
     "nets",
     "spiking",
     "attacks",
