@@ -1,0 +1,125 @@
+"""A network that was not trained here becomes an exported folder: `deploy` takes a module of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from toolchain import adopt, deployment
+from toolchain import profile as profiles
+from toolchain.deployment.filling import Origin, fill
+from toolchain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+    from torch import nn
+
+    from toolchain.adopt import Adopted
+    from toolchain.deployment import Settings
+    from toolchain.profile import AnyProfile
+    from toolchain.quantize import Quantized
+
+    Images = npt.NDArray[np.uint8]
+    Labels = npt.NDArray[np.int64]
+
+
+def deploy(
+    module: nn.Module,
+    example: Images,
+    *,
+    profile: str,
+    out: Path | str,
+    test: tuple[Images, Labels] | None = None,
+    timesteps: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weight_bits: int | dict[str, int] | None = None,
+    theta: Literal["layer", "channel"] = "layer",
+    max_chips: int = 1,
+    samples: int = 32,
+    t_step_ns: float | None = None,
+    log: Callable[[str], None] = lambda _line: None,
+) -> dict[str, Any]:
+    """The folder `out` holds a module of torch, deployed for a profile; returns its report, as `export` does of a model.
+
+    The module is a chain of Conv2d, BatchNorm2d, spiking neurons (our IF, SpikingJelly's IFNode, snnTorch's Leaky), AvgPool2d,
+    Linear, Dropout and Flatten, in a Sequential or run one after the other by its forward; see `adopt`.
+
+    example: images that the scales are chosen on, and where there is no `test` those of the report; test: images and labels that
+    accuracy, activity and samples are of; timesteps: steps an image, by default those of the module's IF layers; mean, std: of
+    each channel, where the module expects (image - mean) / std of images in [0, 1]; the rest as in `Settings`.
+
+    Shapes: images uint8 (N, C, H, W); labels (N,).
+    Raises: UnsupportedError, which names a submodule by its dotted path; ConfigError; RangeError and CapacityError where it fits no
+    integers or no cores. Whatever fails, the files that were there stay.
+    """
+    _check_images("example", example)
+    adopted = adopt.adopt(module, example.shape[1:], timesteps=timesteps, mean=mean, std=std)
+    images, labels = test or (example, None)
+    if labels is not None:
+        _check_images("test", images, example.shape[1:])
+        labels = np.asarray(labels, dtype=np.int64)
+        if labels.shape != (len(images),):
+            fault = f"expected a label of each of {len(images)} images, got shape {labels.shape}"
+            raise ConfigError(where="test", faults=(fault,))
+    settings = deployment.Settings(
+        profile=profile,
+        weight_bits=weight_bits,
+        theta=theta,
+        max_chips=max_chips,
+        samples=min(samples, len(images)),
+        attacked=0,
+        t_step_ns=t_step_ns,
+    )
+    chip = profiles.load(profile)
+    log(f"quantize on {min(deployment.CALIBRATION_IMAGES, len(example))} images")
+    made = quantized(adopted, example, settings, chip)
+    origin = Origin(
+        name=type(module).__name__,
+        sha256=_digest(adopted),
+        made=made,
+        images=images[: max(deployment.REPORT_IMAGES, settings.samples)],
+        labels=None if labels is None else labels[: max(deployment.REPORT_IMAGES, settings.samples)],
+        with_messages=lambda: quantized(adopted, example, settings, chip, graded=True).network,
+    )
+    return fill(Path(out), origin, settings, chip, log=log)
+
+
+def quantized(
+    adopted: Adopted, images: Images, settings: Settings, profile: AnyProfile, *, graded: bool | None = None
+) -> Quantized:
+    """Return the integer network of an adopted one, its scales chosen on the first of the images."""
+    from toolchain import emulate, quantize
+
+    return quantize.quantize(
+        adopted.net,
+        timesteps=adopted.net.timesteps,
+        masks=adopted.masks,
+        images=images[: deployment.CALIBRATION_IMAGES],
+        run=emulate.run,
+        limits=deployment.limits_of(profile, graded=graded),
+        weight_bits=settings.weight_bits or 8,
+        theta=settings.theta,
+    )
+
+
+def _check_images(name: str, images: Any, shape: tuple[int, ...] | None = None) -> None:
+    """Raise ConfigError unless they are uint8 images, of the given shape."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim != 4 or not array.size or (shape and array.shape[1:] != shape):
+        wanted = ", ".join(map(str, shape)) if shape else "C, H, W"
+        fault = f"expected uint8 images (N, {wanted}), values 0 to 255, got {array.dtype} {array.shape}"
+        raise ConfigError(where=name, faults=(fault,))
+
+
+def _digest(adopted: Adopted) -> str:
+    """Return the hash of a network's parameters and statistics, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adopted.net.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
