@@ -143,6 +143,8 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         name=model.recipe.name,
         sha256=store.sha256(model_path),
         made=made,
+        n_weights=model.n_weights,
+        n_nonzero_weights=model.n_nonzero_weights,
         images=test.images,
         labels=test.labels,
         with_messages=lambda: quantized(model, data, settings, profile, graded=True).network,

@@ -42,13 +42,15 @@ _LAVA_SCRIPT = Path(__file__).parents[1] / "run_lava.py"
 class Origin:
     """An integer network, what it was made from, and the images to show it on.
 
-    sha256: of the file it came from; labels: None where nobody knows them; with_messages: the network that would take messages,
+    sha256: of the file it came from; n_weights, n_nonzero_weights: as trained, before kernels were composed; labels: None where nobody knows them; with_messages: the network that would take messages,
     where this one takes biases; attacked: what it does on images attacked through its float model.
     """
 
     name: str
     sha256: str
     made: Quantized
+    n_weights: int
+    n_nonzero_weights: int
     images: Images
     labels: Labels | None
     with_messages: Callable[[], Network] | None = None
@@ -117,8 +119,7 @@ def fill(
 
 
 def _model_facts(origin: Origin) -> dict[str, Any]:
-    n_weights = sum(mask.size for mask in origin.made.masks.values())
-    kept = sum(int(mask.sum()) for mask in origin.made.masks.values())
+    n_weights, kept = origin.n_weights, origin.n_nonzero_weights
     return {
         "name": origin.name,
         "sha256": origin.sha256,

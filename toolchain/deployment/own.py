@@ -83,6 +83,8 @@ def deploy(
         name=type(module).__name__,
         sha256=_digest(adopted),
         made=made,
+        n_weights=sum(mask.size for mask in made.masks.values()),
+        n_nonzero_weights=sum(int(mask.sum()) for mask in made.masks.values()),
         images=images[: max(deployment.REPORT_IMAGES, settings.samples)],
         labels=None if labels is None else labels[: max(deployment.REPORT_IMAGES, settings.samples)],
         with_messages=lambda: quantized(adopted, example, settings, chip, graded=True).network,
