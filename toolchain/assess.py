@@ -35,7 +35,7 @@ def run(network: Network, images: Images) -> Run:
 def reported(
     subject: report.Subject,
     images: Images,
-    labels: Labels,
+    labels: Labels | None,
     *,
     done: Run | None = None,
     attacked: report.Attacked | None = None,

@@ -83,12 +83,13 @@ def _traced(module: nn.Module) -> fx.Graph:
     root = nn.Sequential(module) if _Tracer().is_leaf_module(module, "") else module
     tracer = _Tracer()
     try:
-        return tracer.trace(root)
+        graph: fx.Graph = tracer.trace(root)
     except UnsupportedError:
         raise
     except Exception as error:  # a user's forward can raise anything
         what = " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0]
         raise _unsupported(tracer.at, f"its forward cannot be traced ({what})", _SEQUENTIAL) from error
+    return graph
 
 
 def _is_size(node: fx.Node, sizes: AbstractSet[fx.Node]) -> bool:
@@ -98,7 +99,7 @@ def _is_size(node: fx.Node, sizes: AbstractSet[fx.Node]) -> bool:
     if node.op != "call_function":
         return False
     if node.target is getattr:
-        return node.args[1] == "shape"
+        return "shape" in node.args
     return node.target is operator.getitem and set(node.all_input_nodes) <= sizes
 
 

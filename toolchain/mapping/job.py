@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolchain.profile import BudgetMemory, ListMemory
 
     Ints = npt.NDArray[np.int64]
-    Memory = ListMemory | BudgetMemory
+    Memory: TypeAlias = ListMemory | BudgetMemory
 
 
 @dataclass(frozen=True, slots=True)
