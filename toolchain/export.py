@@ -57,7 +57,7 @@ def pack(deployment: Deployment) -> bytes:
     """Return the bytes of the netx file. Raises UnsupportedError where stock netx would compute something else."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver="v110", track_order=False) as file:  # v110 writes groups in half the bytes
-        for name, array in _layer_arrays(deployment.network).items():
+        for name, array in layer_arrays(deployment.network).items():
             file.create_dataset(name, data=array, compression="gzip" if name.endswith("weight") else None)
         _write_mapping(file.create_group("mapping"), deployment)
         _write_meta(file.create_group("meta"), deployment)
@@ -108,7 +108,7 @@ def _dilated(layer: Conv) -> Ints:
     return out
 
 
-def _layer_arrays(network: Network) -> dict[str, npt.NDArray[Any]]:
+def layer_arrays(network: Network) -> dict[str, npt.NDArray[Any]]:
     """Return every dataset of the groups `layer` and `host` by its path. Raises UnsupportedError where netx would compute another network."""
     netx: list[Fields] = []
     host: Fields = {}
@@ -346,7 +346,7 @@ def _read_network(file: h5py.File, meta: dict[str, Any]) -> Network:
         readout=readout,
         timesteps=meta["timesteps"],
     )
-    _compare(file, _layer_arrays(network))
+    _compare(file, layer_arrays(network))
     return network
 
 

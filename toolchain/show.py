@@ -29,6 +29,8 @@ def limits(result: Mapping[str, Any]) -> None:
             style = "red" if entry["used"] > entry["limit"] else ""
             table.add_row(entry["rule"], entry["resource"], used, f"{limit} {entry['unit']}", place, style=style)
     console.print(table)
+    for note in result["notes"]:
+        console.print(f"Assumed: {note}", markup=False)
     for sentence in result["sentences"]:
         console.print(sentence, style="red", markup=False)
     verdict = "fits" if result["fits"] else "does not fit"

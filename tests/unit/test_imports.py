@@ -28,7 +28,19 @@ FLOAT_SIDE = {
     "finetune",
     "quantize",
 }
-CORE_SIDE = {"mapping", "check", "counts", "export", "emulate", "simulate", "energy", "memory", "neurobench", "report"}
+CORE_SIDE = {
+    "mapping",
+    "check",
+    "counts",
+    "export",
+    "lavadl",
+    "emulate",
+    "simulate",
+    "energy",
+    "memory",
+    "neurobench",
+    "report",
+}
 ABOVE = {"deployed", "fit", "pipeline", "proof", "deployment", "assess", "compare", "evaluate", "start"}
 TOP = {"__main__", "cli", "show", "progress", "heap"}
 ALONE = {"run_lava"}

@@ -81,6 +81,37 @@ def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a network made elsewhere."""
+    for option in (
+        click.option(
+            "--timesteps",
+            type=click.IntRange(min=1),
+            show_default="as its file says",
+            help="Steps an image, of a network made elsewhere.",
+        ),
+        click.option(
+            "--data",
+            metavar="DATA",
+            help="Data set of a network made elsewhere: a name, a folder or an .npz, as in a recipe's data.source.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def require_foreign(path: Path, **given: object) -> None:
+    """Options of networks made elsewhere are refused for a model, which knows its data and steps."""
+    names = [f"--{name}" for name, value in given.items() if value is not None]
+    if not names:
+        return
+    from toolchain.deployment import own
+
+    if not own.is_foreign(path):
+        message = f"{' and '.join(names)} cannot be given for {path.name}: a model knows its data and its steps"
+        raise click.UsageError(message)
+
+
 def say_no(sentence: str) -> None:
     """An error stands on stderr, in red."""
     click.secho(f"rsnn-deploy: {sentence}", err=True, fg="red")

@@ -9,6 +9,7 @@ import click
 
 from toolchain.cli.common import (
     folder_argument,
+    foreign_options,
     json_option,
     kernels_option,
     profile_option,
@@ -16,6 +17,7 @@ from toolchain.cli.common import (
     quantization_options,
     require,
     require_all,
+    require_foreign,
     require_same,
     samples_option,
     say,
@@ -90,6 +92,7 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
     show_default="a lower bound, where the profile has times",
     help="Time of a step, if you know it: it prices static power.",
 )
+@foreign_options
 @quantization_options
 @json_option
 def export(
@@ -99,6 +102,8 @@ def export(
     samples: int,
     attacked: int,
     t_step_ns: float | None,
+    data: str | None,
+    timesteps: int | None,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -106,12 +111,15 @@ def export(
 ) -> None:
     """Deploy MODEL for PROFILE into a folder.
 
-    MODEL is a shipped name or a .pt file. Quantizes it to integers, maps it onto cores, and writes network.net (netx), samples.npz, run_lava.py, mapping.json,
-    report.json, report.html and manifest.json. If anything fails, what was in the folder stays.
+    MODEL is a shipped name or a .pt file, or the .net file of lava-dl, which needs --data. Quantizes it to integers, maps it onto cores, and
+    writes network.net (netx), samples.npz, run_lava.py, mapping.json, report.json, report.html and manifest.json. If anything
+    fails, what was in the folder stays.
     """
     from toolchain import deployment, report, resources
+    from toolchain.deployment import own
 
     path = resources.model_path(model)
+    require_foreign(path, data=data, timesteps=timesteps)
     settings = deployment.Settings(
         profile=profile,
         weight_bits=weight_bits,
@@ -120,9 +128,11 @@ def export(
         samples=samples,
         attacked=attacked,
         t_step_ns=t_step_ns,
+        data=data,
+        timesteps=timesteps,
     )
     target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
-    made = deployment.export(path, settings, target, log=say)
+    made = (own if own.is_foreign(path) else deployment).export(path, settings, target, log=say)
     show_result(made, as_json, lambda: report.render(made))
     say(f"wrote {target}/; next: rsnn-deploy verify {target}")
 
@@ -137,12 +147,15 @@ def export(
     show_default=True,
     help="Expanded: the cost of pools spread into kernels, as the netx file has them.",
 )
+@foreign_options
 @quantization_options
 @json_option
 def check(
     model: str,
     profile: str,
     pools: Literal["merged", "expanded"],
+    data: str | None,
+    timesteps: int | None,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -150,13 +163,20 @@ def check(
 ) -> None:
     """Check MODEL or DIR against a profile's limits.
 
-    MODEL is a shipped name or a .pt file, which is quantized first; DIR an exported folder, whose network is taken as it
-    is. Exit code 1 where it does not fit.
+    MODEL is a shipped name or a .pt file, which is quantized first; DIR an exported folder, or a .net file of lava-dl's, whose network
+    is taken as it is. Exit code 1 where it does not fit.
     """
     from toolchain import deployment, show
 
+    require_foreign(Path(model), data=data, timesteps=timesteps)
     settings = deployment.Settings(
-        profile=profile, weight_bits=weight_bits, theta=theta, max_chips=max_chips, pools=pools
+        profile=profile,
+        weight_bits=weight_bits,
+        theta=theta,
+        max_chips=max_chips,
+        pools=pools,
+        data=data,
+        timesteps=timesteps,
     )
     result = deployment.check_limits(model, settings)
     show_result(result, as_json, lambda: show.limits(result))

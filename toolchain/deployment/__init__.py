@@ -57,7 +57,7 @@ class Settings:
 
     weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
     attacked, for the report; t_step_ns: the time of a step, where it is known; pools, of `check`: `expanded` for the literal cost
-    of netx's notation.
+    of netx's notation. Of a network made elsewhere: data, where its images are; timesteps, its steps an image.
     """
 
     profile: str
@@ -68,6 +68,8 @@ class Settings:
     attacked: int = 32
     t_step_ns: float | None = None
     pools: Pools = "merged"
+    data: str | None = None
+    timesteps: int | None = None
 
 
 def quantized(
@@ -171,12 +173,17 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
     Raises CapacityError where the network cannot even be placed.
     """
     from toolchain import resources
+    from toolchain.deployment import own
 
     profile = profiles.read(settings.profile)
     if not isinstance(profile, LayerProfile):
         profile = profiles.load(settings.profile)
+    notes: tuple[str, ...] = ()
     if Path(target).is_dir():
         network = open_folder(Path(target)).deployment.network
+    elif own.is_foreign(target):
+        found = own.read(resources.model_path(target), settings, profile)
+        network, notes = found.made.network, found.notes
     else:
         model = store.load(resources.model_path(target))
         network = quantized(model, training_data(model), settings, profile).network
@@ -191,4 +198,5 @@ def check_limits(target: str, settings: Settings) -> dict[str, Any]:
         "sentences": [str(error) for error in verdict.errors()],
         "n_cores": used[0],
         "n_chips": used[1],
+        "notes": list(notes),
     }

@@ -18,7 +18,7 @@ from toolchain.deployment.folder import FILES, SCHEMA
 from toolchain.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -42,8 +42,9 @@ _LAVA_SCRIPT = Path(__file__).parents[1] / "run_lava.py"
 class Origin:
     """An integer network, what it was made from, and the images to show it on.
 
-    sha256: of the file it came from; n_weights, n_nonzero_weights: as trained, before kernels were composed; labels: None where nobody knows them; with_messages: the network that would take messages,
-    where this one takes biases; attacked: what it does on images attacked through its float model.
+    sha256: of the file it came from; n_weights, n_nonzero_weights: as trained, before kernels were composed; labels: None where
+    nobody knows them; notes: what was taken for what nobody said; with_messages: the network that would take messages, where this
+    one takes biases; attacked: what it does on images attacked through its float model.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Origin:
     with_messages: Callable[[], Network] | None = None
     attacked: Callable[[Images, Labels], report.Attacked] | None = None
     metrics: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
 
 
 def fill(
@@ -77,6 +79,7 @@ def fill(
         "profile": {"name": profile.name, "sha256": profile.sha256},
         "quantization": {name: dataclasses.asdict(fact) for name, fact in made.facts.items()},
         "version": __version__,
+        **({"notes": list(origin.notes)} if origin.notes else {}),
     }
     if made.network.input.bias and origin.with_messages:
         log(f"compare with the network that would take messages on {len(images)} {kind}")

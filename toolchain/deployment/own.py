@@ -1,14 +1,15 @@
-"""A network that was not trained here becomes an exported folder: `deploy` takes a module of torch."""
+"""A network that was not trained here becomes an exported folder: `deploy` takes a module of torch, `export` a file."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toolchain import adopt, deployment
+from toolchain import deployment, store
 from toolchain import profile as profiles
 from toolchain.deployment.filling import Origin, fill
 from toolchain.errors import ConfigError
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from toolchain.adopt import Adopted
+    from toolchain.data import Split
     from toolchain.deployment import Settings
     from toolchain.profile import AnyProfile
     from toolchain.quantize import Quantized
 
     Images = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
+
+_SUFFIXES = {".net"}
 
 
 def deploy(
@@ -58,8 +62,11 @@ def deploy(
     Raises: UnsupportedError, which names a submodule by its dotted path; ConfigError; RangeError and CapacityError where it fits no
     integers or no cores. Whatever fails, the files that were there stay.
     """
+    from toolchain import adopt
+
     _check_images("example", example)
-    adopted = adopt.adopt(module, example.shape[1:], timesteps=timesteps, mean=mean, std=std)
+    channels, height, width = example.shape[1:]
+    adopted = adopt.adopt(module, (channels, height, width), timesteps=timesteps, mean=mean, std=std)
     images, labels = test or (example, None)
     if labels is not None:
         _check_images("test", images, example.shape[1:])
@@ -75,6 +82,7 @@ def deploy(
         samples=min(samples, len(images)),
         attacked=0,
         t_step_ns=t_step_ns,
+        timesteps=adopted.net.timesteps,
     )
     chip = profiles.load(profile)
     log(f"quantize on {min(deployment.CALIBRATION_IMAGES, len(example))} images")
@@ -90,6 +98,58 @@ def deploy(
         with_messages=lambda: quantized(adopted, example, settings, chip, graded=True).network,
     )
     return fill(Path(out), origin, settings, chip, log=log)
+
+
+def is_foreign(target: str | Path) -> bool:
+    """Whether a file holds, by its name, a network made elsewhere."""
+    return Path(target).suffix in _SUFFIXES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """The integer network of a file, the test images it is shown on, and what was taken for what the file does not say."""
+
+    made: Quantized
+    test: Split | None
+    notes: tuple[str, ...]
+
+
+def read(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
+    """Return the integer network of a file, for a profile. Raises UnsupportedError, FormatError, ConfigError."""
+    from toolchain import data, lavadl, quantize
+
+    if settings.weight_bits is not None or settings.theta != "layer":
+        fault = "its integers are taken as they are; leave out --weight-bits and --theta"
+        raise ConfigError(where=str(path), faults=(fault,))
+    del profile
+    test = data.load_test(settings.data) if settings.data else None
+    found = lavadl.read(path, timesteps=settings.timesteps)
+    masks = {layer.name: layer.weight != 0 for layer in found.network.chain}
+    return Foreign(made=quantize.Quantized(network=found.network, masks=masks, facts={}), test=test, notes=found.notes)
+
+
+def export(path: Path, settings: Settings, out: Path, *, log: Callable[[str], None]) -> dict[str, Any]:
+    """The folder `out` holds the network of a file, on test images of `settings.data`; returns its report. Raises as `read` and `fill`."""
+    if settings.data is None:
+        fault = "say with --data where its test images are, for accuracy and activity are of those"
+        raise ConfigError(where=str(path), faults=(fault,))
+    chip = profiles.load(settings.profile)
+    found = read(path, settings, chip)
+    assert found.test
+    for note in found.notes:
+        log(f"assumed: {note}")
+    test = found.test.first(max(deployment.REPORT_IMAGES, settings.samples))
+    origin = Origin(
+        name=path.stem,
+        sha256=store.sha256(path),
+        made=found.made,
+        n_weights=sum(mask.size for mask in found.made.masks.values()),
+        n_nonzero_weights=sum(int(mask.sum()) for mask in found.made.masks.values()),
+        images=test.images,
+        labels=test.labels,
+        notes=found.notes,
+    )
+    return fill(out, origin, settings, chip, log=log)
 
 
 def quantized(

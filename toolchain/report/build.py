@@ -20,7 +20,7 @@ from toolchain.report.relays import relays
 from toolchain.report.scenarios import Attacked, Subject, activity, dense_twin, outcome, priced, under_attack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -72,7 +72,7 @@ def build(
         "dense": dense_twin(subject, run, energies, t_step_ns),
         "accuracy": _accuracy(trace, labels, metrics or {}),
         "context": _context(profile),
-        "assumptions": _assumptions(profile),
+        "assumptions": _assumptions(profile, subject.facts.get("notes", ())),
     }
 
 
@@ -215,8 +215,8 @@ def _context(profile: AnyProfile) -> list[dict[str, Any]]:
     ]
 
 
-def _assumptions(profile: AnyProfile) -> list[dict[str, Any]]:
-    """What the figures rest on: statements of this project, then the profile's numbers that nobody published as such.
+def _assumptions(profile: AnyProfile, notes: Sequence[str]) -> list[dict[str, Any]]:
+    """What the figures rest on: statements of this project, what was taken for the network's, then the profile's numbers that nobody published as such.
 
     The numbers of one status and source stand together.
     """
@@ -231,6 +231,6 @@ def _assumptions(profile: AnyProfile) -> list[dict[str, Any]]:
         if quantity.status in {"assumed", "fitted"}:
             numbers.setdefault((quantity.status, quantity.source), {})[path] = quantity.value
     return [
-        *({"statement": line, "status": "assumed", "source": "this project"} for line in project),
+        *({"statement": line, "status": "assumed", "source": "this project"} for line in (*project, *notes)),
         *({"numbers": found, "status": status, "source": source} for (status, source), found in numbers.items()),
     ]

@@ -1,0 +1,85 @@
+"""Networks made elsewhere, on the command line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from slayer import SHAPE, T, changed, write
+
+from toolchain import deployment
+
+N_TEST = 7
+
+
+@pytest.fixture
+def network(tmp_path):
+    return write(tmp_path / "network.net")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Images of the network's input shape, and labels of its classes."""
+    rng = np.random.default_rng(0)
+    n = {"train": 12, "test": N_TEST}
+    path = tmp_path / "data.npz"
+    np.savez(
+        path,
+        **{f"x_{part}": rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8) for part, count in n.items()},
+        **{f"y_{part}": np.arange(count) % 3 for part, count in n.items()},
+    )
+    return path
+
+
+def test_a_file_of_lava_dl_is_checked_and_what_it_leaves_open_is_said(run, network):
+    answer = run("check", network, "--profile", "loihi2", "--json")
+    assert answer.code == 0
+    assert (answer.json["fits"], answer.json["n_cores"]) == (True, 4)
+    (note,) = answer.json["notes"]
+    assert note in " ".join(run("check", network, "--profile", "loihi2").out.split())
+
+
+def test_a_file_of_lava_dl_is_exported_with_test_images(run, network, data, tmp_path):
+    out = tmp_path / "out"
+    answer = run("export", network, "--profile", "loihi2", "--data", data, "--samples", "4", "--out", out, "--json")
+    assert answer.code == 0
+    folder = deployment.open_folder(out)
+    assert folder.deployment.network.timesteps == T
+    assert (answer.json["accuracy"]["deployed"]["n"], len(folder.images)) == (N_TEST, 4)
+    assert [line["statement"] for line in answer.json["assumptions"] if "input block" in line.get("statement", "")]
+
+
+REFUSED = {
+    "no data": ((), "{network}: say with --data where its test images are, for accuracy and activity are of those"),
+    "other integers": (
+        ("--data", "{data}", "--weight-bits", "4"),
+        "{network}: its integers are taken as they are; leave out --weight-bits and --theta",
+    ),
+    "no file of netx": (("--data", "{data}"), "{other}: not a netx file (OSError"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_export_that_cannot_be_is_refused_before_anything_is_written(run, network, data, tmp_path, name):
+    options, sentence = REFUSED[name]
+    other = tmp_path / "other.net"
+    other.write_bytes(b"nothing")
+    names = {"network": network, "data": data, "other": other}
+    model = other if "other" in sentence else network
+    out = tmp_path / "out"
+    answer = run("export", model, "--profile", "loihi2", "--out", out, *(option.format(**names) for option in options))
+    assert answer.code == 2
+    assert answer.said.startswith(sentence.format(**names))
+    assert not out.exists()
+
+
+def test_a_layer_that_cannot_be_deployed_is_named(run, tmp_path):
+    path = write(tmp_path / "delayed.net", changed("3", delay=np.zeros(36)))
+    answer = run("check", path, "--profile", "loihi2")
+    assert (answer.code, answer.said) == (2, "layer/3: it has delay, which cannot be deployed")
+
+
+@pytest.mark.parametrize("command", ["check", "export"])
+def test_a_model_of_ours_knows_its_data_and_steps(run, model, command):
+    answer = run(command, model, "--profile", "loihi2", "--timesteps", "4", "--data", "digits")
+    assert answer.code == 2
+    assert "--data and --timesteps cannot be given for" in answer.err
