@@ -2,12 +2,12 @@
 
 Equation, for input x_t, threshold V and v_0 = 0::
 
-    u_t = v_{t-1} + x_t        o_t = 1[u_t >= V]        v_t = (1 - o_t) * u_t
+    u_t = (1 - leak) * v_{t-1} + x_t        o_t = 1[u_t >= V]        v_t = (1 - o_t) * u_t
 
 Backward, with s_t the surrogate of d = u_t - V, g_o the upstream gradient and g_v what arrives from step t + 1::
 
     q_t = (g_o[t] - g_v[t] * u_t) * s_t      g_u = q_t + g_v[t] * (1 - o_t)
-    dL/dx_t = g_u      g_v[t-1] = g_u        dL/dV = -sum q_t
+    dL/dx_t = g_u      g_v[t-1] = (1 - leak) * g_u        dL/dV = -sum q_t
 
 Shapes: steps and images share the first axis, step-major: (T * B, ...). Membranes are float32 (float64 for float64 input).
 Source: Ozdenizci and Legenstein, TMLR 2024 (arXiv 2311.09266).
@@ -142,6 +142,8 @@ class _Fire(torch.autograd.Function):
             torch.add(v, now, out=u[t])
             torch.ge(u[t], v_th, out=spikes[t])
             torch.addcmul(u[t], u[t], spikes[t], value=-1, out=v)  # exact: u - u * o is u or 0
+            if layer.leak:
+                v *= 1 - layer.leak
         ctx.save_for_backward(u, v_th)
         ctx.layer, ctx.constant = layer, len(x) < layer.timesteps
         return spikes
@@ -155,7 +157,8 @@ class _Fire(torch.autograd.Function):
             passed = (g_o.sum(dim=0, keepdim=True) if ctx.constant else g_o) * _uncoupled(kind, u, v_th)
             return passed, None, None
         g_x, g_v_th = torch.zeros_like(u[:1]) if ctx.constant else torch.empty_like(u), torch.zeros_like(v_th)
-        g_v, d, other = (torch.empty_like(u[0]) for _ in range(3))
+        carried, d, other = (torch.empty_like(u[0]) for _ in range(3))
+        g_v = carried
         last = u.shape[0] - 1
         for t in range(last, -1, -1):  # everything of one step, which a cache can hold, before the next
             torch.sub(u[t], v_th, out=d)
@@ -170,7 +173,7 @@ class _Fire(torch.autograd.Function):
                 torch.addcmul(q, g_v, torch.lt(u[t], v_th, out=other), out=g_u)
             if ctx.constant:
                 g_x += g_u
-            g_v = g_u
+            g_v = torch.mul(g_u, 1 - ctx.layer.leak, out=carried) if ctx.layer.leak else g_u
         return g_x, g_v_th, None
 
 
@@ -190,6 +193,8 @@ def _spikes(x: Tensor, v_th: Tensor, layer: IF) -> Tensor:
     for t, now in enumerate(_steps(x, layer)):
         torch.ge(u.add_(now), v_th, out=spikes[t])
         u.addcmul_(u, spikes[t], value=-1)
+        if layer.leak:
+            u *= 1 - layer.leak
     return spikes
 
 
@@ -201,15 +206,18 @@ def _steps(x: Tensor, layer: IF) -> Sequence[Tensor]:
 class IF(nn.Module):
     """A layer of neurons: ReLU in mode `ann`, integrate-and-fire with one trainable threshold in mode `snn`.
 
+    leak: the share of a membrane that is gone by the next step; no training here gives neurons one, but networks bring theirs.
+
     Shapes: (B, ...) in mode `ann`; (T * B, ...), step-major, in mode `snn`, where a layer whose input is `constant`, the
     same at every step, takes it once: (B, ...) -> (T * B, ...).
     """
 
-    def __init__(self, *, v_th: float = 1.0, timesteps: int = 8) -> None:
+    def __init__(self, *, v_th: float = 1.0, timesteps: int = 8, leak: float = 0.0) -> None:
         super().__init__()
         self.v_th = nn.Parameter(torch.tensor(v_th))
         self.mode: Mode = "ann"
         self.timesteps = timesteps
+        self.leak = leak
         self.surrogate: Surrogate = PiecewiseLinear()
         self.constant = False
 

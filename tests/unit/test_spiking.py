@@ -8,7 +8,7 @@ from toolchain.spiking import IF, Bptr, Exponential, PiecewiseLinear, Rectangula
 SURROGATES = [PiecewiseLinear(1.0), PiecewiseLinear(0.5), Exponential(0.3, 2), Rectangular(1.0), StraightThrough()]
 
 
-def loop(x, v_th, surrogate):
+def loop(x, v_th, surrogate, leak=0.0):
     """The neuron as a loop over time that autograd differentiates, the reset path included."""
 
     class Spike(torch.autograd.Function):
@@ -24,15 +24,15 @@ def loop(x, v_th, surrogate):
 
     v, out = torch.zeros_like(x[0]), []
     for t in range(len(x)):
-        u = v + x[t]
+        u = (1 - leak) * v + x[t]
         o = Spike.apply(u - v_th)
         v = (1 - o) * u
         out.append(o)
     return torch.stack(out)
 
 
-def layer(v_th, surrogate, timesteps):
-    made = IF(v_th=v_th, timesteps=timesteps).double()
+def layer(v_th, surrogate, timesteps, leak=0.0):
+    made = IF(v_th=v_th, timesteps=timesteps, leak=leak).double()
     spiking.configure(made, mode="snn", surrogate=surrogate)
     return made
 
@@ -56,8 +56,24 @@ def test_the_fused_neuron_equals_the_loop_forward_and_backward(surrogate, timest
 
 
 @pytest.mark.parametrize("constant", [False, True])
-def test_without_gradients_the_spikes_are_the_same(constant):
-    made = layer(0.4, StraightThrough(), 6)
+def test_a_leaky_neuron_equals_the_loop_forward_and_backward(constant):
+    generator = torch.Generator().manual_seed(1)
+    shown = torch.randn(1 if constant else 7, 40, generator=generator, dtype=torch.float64).mul(0.3).requires_grad_()
+    weights = torch.randn(7, 40, generator=generator, dtype=torch.float64)
+    fused = layer(0.4, Exponential(0.3, 2), 7, leak=0.3)
+    fused.constant = constant
+    expected = loop(shown.expand(7, 40), fused.v_th, fused.surrogate, leak=0.3)
+    spikes = fused(shown.flatten() if constant else shown).reshape(7, 40)
+    assert torch.equal(spikes, expected)
+    assert not torch.equal(expected, loop(shown.expand(7, 40), fused.v_th, fused.surrogate))
+    one, other = (torch.autograd.grad((found * weights).sum(), [shown, fused.v_th]) for found in (spikes, expected))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.3])
+@pytest.mark.parametrize("constant", [False, True])
+def test_without_gradients_the_spikes_are_the_same(constant, leak):
+    made = layer(0.4, StraightThrough(), 6, leak)
     made.constant = constant
     x = torch.randn(7 if constant else 42, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

@@ -56,7 +56,7 @@ def adopted(path: str, module: nn.Module, timesteps: int) -> IF:
         v_th = _snntorch(path, module)
     else:
         raise UnsupportedError(where=path, reason=f"{name}: {_OTHERS[name]}; {_IF}")
-    made = IF(v_th=v_th, timesteps=timesteps)
+    made = IF(v_th=v_th, timesteps=timesteps, leak=module.leak if isinstance(module, IF) else 0.0)
     made.mode = "snn"
     if not isinstance(module, IF):
         _compare(path, module, made)

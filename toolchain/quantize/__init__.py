@@ -21,6 +21,7 @@ from toolchain.errors import ConfigError, RangeError, UnsupportedError
 from toolchain.ir import WEIGHT_BITS_MAX, Layer, Network
 from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
+from toolchain.quantize.leak import check_leak
 from toolchain.quantize.ranges import Bounds, bounds
 from toolchain.quantize.scale import LayerFacts, Probe, Widths, hidden_layer, readout
 from toolchain.spiking import neurons
@@ -87,6 +88,8 @@ def quantize(
         found, facts[layer.name] = hidden_layer(layer, allowed, probe, per_channel=theta == "channel")
         if driven:
             found, source, facts[layer.name] = driven_layer(found, facts[layer.name], limits.bias_max, probe)
+        sent = np.abs(source.message_range).max() if not layers and not driven else layer.pool**2
+        check_leak(layer, found, int(sent))
         layers.append(found)
     last, scale = readout(folded[-1], widths[folded[-1].name])
     network = Network(input=source, layers=tuple(layers), readout=last, timesteps=timesteps)

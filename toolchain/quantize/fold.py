@@ -70,7 +70,7 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
             case nn.BatchNorm2d() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
                 layers[-1] = normalised(layers[-1], module)
             case IF() if unfinished:
-                layers[-1] = replace(layers[-1], threshold=max(module.v_th.item(), V_TH_MIN))
+                layers[-1] = replace(layers[-1], threshold=max(module.v_th.item(), V_TH_MIN), leak=module.leak)
             case Block() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
                 layers[-1:] = residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)
             case nn.AvgPool2d() if layers and not unfinished:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Folded:
     """One layer of the float SNN with its batch norm and pools folded in.
 
-    threshold is None for the readout. relays: source channels that it passes on, see `ir.Conv`; parts: where the weight of each
+    threshold is None for the readout; leak as of `spiking.IF`. relays: source channels that it passes on, see `ir.Conv`; parts: where the weight of each
     source begins, by the source's name, in a weight composed of several.
     Shapes: weight as in `ir`, per message of the first layer and per spike elsewhere; bias (C,) or (C, H, W).
     """
@@ -36,6 +36,7 @@ class Folded:
     threshold: float | None
     pool: int
     mask: Bools
+    leak: float = 0.0
     relays: tuple[int, int] = (0, 0)
     parts: tuple[tuple[str, int], ...] = ()
 

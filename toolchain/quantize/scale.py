@@ -17,6 +17,7 @@ from torch import nn
 
 from toolchain.errors import RangeError
 from toolchain.ir import Conv, Dense, Input, Layer, Network, Neuron, Readout
+from toolchain.quantize.leak import v_decay
 from toolchain.quantize.ranges import ACCUMULATOR, Bounds, bounds
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def _candidate(layer: Folded, scale: Floats, widths: Widths, probe: Probe) -> tu
     bias, clipped_biases = _rounded(layer.bias, scale, widths.bias_max)
     # A threshold that float32 noise put above an integer is that integer.
     theta = np.maximum(np.ceil((layer.threshold or 0.0) / scale * (1 - 1e-6)), 1).astype(np.int32)
-    candidate = _layer(layer, weight, Neuron(theta=theta, bias=bias), widths.weight_bits)
+    neuron = Neuron(theta=theta, bias=bias, v_decay=v_decay(layer))
+    candidate = _layer(layer, weight, neuron, widths.weight_bits)
     network = probe.network(candidate)
     trace = probe.run(network, probe.images, record=True)
     assert trace.spikes is not None
