@@ -75,3 +75,16 @@ def changed(at, *, without=(), **fields):
             del made[at][found]
     made[at].update({key.replace("__", "/"): value for key, value in fields.items()})
     return made
+
+
+def group(path):
+    """Every dataset of the group `layer`: path -> (type, shape, bytes)."""
+    found = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item.dtype.str, item.shape, item[()].tobytes()
+
+    with h5py.File(path) as file:
+        file["layer"].visititems(take)
+    return found

@@ -66,8 +66,17 @@ def pack(deployment: Deployment) -> bytes:
 
 def read(path: Path) -> Deployment:
     """Return what `pack` packed. Raises FormatError for anything else."""
+    return _unpacked(path, str(path))
+
+
+def unpack(content: bytes, name: str) -> Deployment:
+    """Return what `pack` packed into bytes, which errors call by a name. Raises FormatError for anything else."""
+    return _unpacked(io.BytesIO(content), name)
+
+
+def _unpacked(source: Path | io.BytesIO, name: str) -> Deployment:
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(source, "r") as file:
             meta = _read_meta(file)
             network = _read_network(file, meta)
             return Deployment(
@@ -77,12 +86,12 @@ def read(path: Path) -> Deployment:
                 facts=meta["facts"],
             )
     except FileNotFoundError:
-        raise FormatError(path=str(path), reason="no such file; make it with `rsnn-deploy export`") from None
+        raise FormatError(path=name, reason="no such file; make it with `rsnn-deploy export`") from None
     except FormatError:
         raise
     except Exception as error:  # noqa: BLE001  a hostile file can make h5py, numpy and our own constructors raise anything
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise FormatError(path=str(path), reason=f"not a netx file written by rsnn-deploy export ({what})") from None
+        raise FormatError(path=name, reason=f"not a netx file written by rsnn-deploy export ({what})") from None
 
 
 def spread(layer: AnyLayer, source: Shape) -> Ints:

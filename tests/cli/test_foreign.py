@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from slayer import SHAPE, T, changed, write
+from slayer import SHAPE, T, changed, group, write
 
 from toolchain import deployment
 
@@ -52,7 +52,7 @@ REFUSED = {
     "no data": ((), "{network}: say with --data where its test images are, for accuracy and activity are of those"),
     "other integers": (
         ("--data", "{data}", "--weight-bits", "4"),
-        "{network}: its integers are taken as they are; leave out --weight-bits and --theta",
+        "{network}: its integers are taken as they are; leave out --weight-bits, --theta, --dt, --mean and --std",
     ),
     "no file of netx": (("--data", "{data}"), "{other}: not a netx file (OSError"),
 }
@@ -83,3 +83,61 @@ def test_a_model_of_ours_knows_its_data_and_steps(run, model, command):
     answer = run(command, model, "--profile", "loihi2", "--timesteps", "4", "--data", "digits")
     assert answer.code == 2
     assert "--data and --timesteps cannot be given for" in answer.err
+
+
+@pytest.fixture(scope="module")
+def graph(model, tmp_path_factory, run_once):
+    """A NIR graph of a model, and the folder exported with it."""
+    pytest.importorskip("nir")
+    home = tmp_path_factory.mktemp("graph")
+    run_once(
+        *("export", str(model), "--profile", "loihi2", "--samples", "5", "--attacked", "0"),
+        *("--out", str(home / "out"), "--nir", str(home / "model.nir")),
+    )
+    return home / "model.nir", home / "out"
+
+
+def test_a_graph_of_a_model_is_deployed_as_the_model_was(run, graph, images, tmp_path):
+    path, folder = graph
+    again = tmp_path / "again"
+    options = ("--profile", "loihi2", "--data", images, "--samples", "5", "--out", again)
+    answer = run("export", path, *options)
+    assert answer.code == 0
+    assert "assumed: The integers beside the graph are deployed as they are." in answer.err
+    assert group(again / "network.net") == group(folder / "network.net")
+    one, other = (deployment.open_folder(each) for each in (folder, again))
+    assert np.array_equal(one.logits, other.logits)
+    assert np.array_equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("options", [("--weight-bits", "5"), ("--theta", "channel")])
+def test_a_graph_of_a_model_is_quantized_anew_where_other_integers_are_asked_for(run, graph, images, tmp_path, options):
+    path, folder = graph
+    again = tmp_path / "again"
+    answer = run("export", path, "--profile", "loihi2", "--data", images, "--samples", "5", "--out", again, *options)
+    assert answer.code == 0
+    assert group(again / "network.net").keys() == group(folder / "network.net").keys()
+    assert group(again / "network.net") != group(folder / "network.net")
+
+
+def test_a_graph_is_checked_for_a_chip_that_takes_biases(run, graph, images):
+    answer = run("check", graph[0], "--profile", "loihi1", "--data", images, "--json")
+    assert (answer.code, answer.json["fits"]) == (0, True)
+
+
+def test_a_graph_is_not_written_over_a_part_of_the_export(run, model, tmp_path):
+    pytest.importorskip("nir")
+    out = tmp_path / "out"
+    answer = run("export", model, "--profile", "loihi2", "--out", out, "--nir", out / "network.net")
+    assert answer.code == 2
+    assert answer.said.endswith("part of the export, which its manifest vouches for; take another name")
+    assert not out.exists()
+
+
+def test_integers_of_lava_dl_have_no_graph(run, network, data, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "a.nir"
+    answer = run("export", network, "--profile", "loihi2", "--data", data, "--out", out, "--nir", path)
+    assert answer.code == 2
+    assert answer.said == f"{network}: its integers are deployed as they are, and a NIR graph is of floats"
+    assert not out.exists()
+    assert not path.exists()

@@ -11,7 +11,7 @@ from foreign import IFNode
 from torch import nn
 
 import toolchain
-from toolchain import deployment, proof
+from toolchain import deployment, nirfile, proof
 from toolchain.emulate import reference
 from toolchain.errors import CapacityError, ConfigError, UnsupportedError
 
@@ -113,6 +113,24 @@ def test_equal_modules_have_equal_hashes_and_others_have_not(tmp_path):
     with torch.no_grad():
         other[4].bias[0] += 1
     assert sha256(module()) == sha256(module()) != sha256(other)
+
+
+def test_a_graph_of_the_module_is_written_where_asked_for(tmp_path):
+    pytest.importorskip("nir")
+    path = tmp_path / "mine.nir"
+    toolchain.deploy(module(), images(), profile="loihi2", out=tmp_path / "out", timesteps=T, nir=path)
+    found = nirfile.read(path, SHAPE)
+    assert found.integers == (tmp_path / "out" / "network.net").read_bytes()
+    assert [name for name, _ in found.adopted.net.body.named_children()] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "flatten_spikes",
+        "spike_counts",
+    ]
 
 
 REFUSED = {

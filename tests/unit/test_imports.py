@@ -17,6 +17,7 @@ VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store"
 FLOAT_SIDE = {
     "data",
     "adopt",
+    "nirfile",
     "nets",
     "spiking",
     "attacks",

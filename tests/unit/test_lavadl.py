@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from networks import deployed, replace_layers
-from slayer import SHAPE, T, chain, changed, neuron, write
+from slayer import SHAPE, T, chain, changed, group, neuron, write
 from traces import differences
 
 from toolchain import emulate, export, lavadl
@@ -23,19 +23,6 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.net"))
 
 def images(shape=SHAPE, n=6):
     return np.random.default_rng(1).integers(0, 256, (n, *shape), dtype=np.uint8)
-
-
-def group(path):
-    """Every dataset of the group `layer`: path -> (type, shape, bytes)."""
-    found = {}
-
-    def take(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = item.dtype.str, item.shape, item[()].tobytes()
-
-    with h5py.File(path) as file:
-        file["layer"].visititems(take)
-    return found
 
 
 def stripped(path, source):

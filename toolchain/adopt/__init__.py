@@ -6,6 +6,7 @@ the same at each step; its logits are the sums over steps of the last layer's ou
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -95,6 +96,8 @@ def chain(
         made = {**made, "flatten_spikes": nn.Flatten(), COUNTS: counts}
     body = nn.Sequential()
     for path, layer in made.items():
+        if hasattr(body, path) or not re.fullmatch(r"\w[\w.\-]*", path):
+            raise UnsupportedError(where=path, reason="a layer cannot have this name")
         setattr(body, path, layer)  # add_module would refuse the dots of a path
     return Net(body, input_shape=shape, mean=mean, std=std).eval()
 

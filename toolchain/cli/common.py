@@ -81,9 +81,35 @@ def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Return numbers that commas part."""
+    if value is None:
+        return None
+    return tuple(float(click.FLOAT(number.strip(), param, ctx)) for number in value.split(","))
+
+
 def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a network made elsewhere."""
     for option in (
+        click.option(
+            "--std",
+            metavar="NUMBERS",
+            callback=numbers_of,
+            show_default="1",
+            help="Likewise, what they are then divided by.",
+        ),
+        click.option(
+            "--mean",
+            metavar="NUMBERS",
+            callback=numbers_of,
+            show_default="0",
+            help="What a NIR graph expects subtracted from pixels of [0, 1], a number a channel: 0.49,0.48,0.45.",
+        ),
+        click.option(
+            "--dt",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds a step takes, of a NIR graph whose neurons depend on it; most libraries write for 1e-4.",
+        ),
         click.option(
             "--timesteps",
             type=click.IntRange(min=1),

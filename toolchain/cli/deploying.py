@@ -92,6 +92,12 @@ def demo(out: Path, samples: int, as_json: bool) -> None:
     show_default="a lower bound, where the profile has times",
     help="Time of a step, if you know it: it prices static power.",
 )
+@click.option(
+    "--nir",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a NIR graph too: the float network, and the integers beside it.",
+)
 @foreign_options
 @quantization_options
 @json_option
@@ -102,8 +108,12 @@ def export(
     samples: int,
     attacked: int,
     t_step_ns: float | None,
+    nir: Path | None,
     data: str | None,
     timesteps: int | None,
+    dt: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -111,7 +121,7 @@ def export(
 ) -> None:
     """Deploy MODEL for PROFILE into a folder.
 
-    MODEL is a shipped name or a .pt file, or the .net file of lava-dl, which needs --data. Quantizes it to integers, maps it onto cores, and
+    MODEL is a shipped name or a .pt file; or a NIR graph (.nir) or a .net file of lava-dl's, which need --data. Quantizes it to integers, maps it onto cores, and
     writes network.net (netx), samples.npz, run_lava.py, mapping.json, report.json, report.html and manifest.json. If anything
     fails, what was in the folder stays.
     """
@@ -119,7 +129,7 @@ def export(
     from toolchain.deployment import own
 
     path = resources.model_path(model)
-    require_foreign(path, data=data, timesteps=timesteps)
+    require_foreign(path, data=data, timesteps=timesteps, dt=dt, mean=mean, std=std)
     settings = deployment.Settings(
         profile=profile,
         weight_bits=weight_bits,
@@ -130,10 +140,15 @@ def export(
         t_step_ns=t_step_ns,
         data=data,
         timesteps=timesteps,
+        dt=dt,
+        mean=mean,
+        std=std,
     )
     target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
-    made = (own if own.is_foreign(path) else deployment).export(path, settings, target, log=say)
+    made = (own if own.is_foreign(path) else deployment).export(path, settings, target, log=say, nir=nir)
     show_result(made, as_json, lambda: report.render(made))
+    if nir:
+        say(f"wrote {nir}")
     say(f"wrote {target}/; next: rsnn-deploy verify {target}")
 
 
@@ -156,6 +171,9 @@ def check(
     pools: Literal["merged", "expanded"],
     data: str | None,
     timesteps: int | None,
+    dt: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
     theta: Theta,
     max_chips: int,
@@ -163,12 +181,12 @@ def check(
 ) -> None:
     """Check MODEL or DIR against a profile's limits.
 
-    MODEL is a shipped name or a .pt file, which is quantized first; DIR an exported folder, or a .net file of lava-dl's, whose network
-    is taken as it is. Exit code 1 where it does not fit.
+    MODEL is a shipped name, a .pt file or a NIR graph (.nir, with --data), which is quantized first; DIR an exported folder, or a .net
+    file of lava-dl's, whose network is taken as it is. Exit code 1 where it does not fit.
     """
     from toolchain import deployment, show
 
-    require_foreign(Path(model), data=data, timesteps=timesteps)
+    require_foreign(Path(model), data=data, timesteps=timesteps, dt=dt, mean=mean, std=std)
     settings = deployment.Settings(
         profile=profile,
         weight_bits=weight_bits,
@@ -177,6 +195,9 @@ def check(
         pools=pools,
         data=data,
         timesteps=timesteps,
+        dt=dt,
+        mean=mean,
+        std=std,
     )
     result = deployment.check_limits(model, settings)
     show_result(result, as_json, lambda: show.limits(result))

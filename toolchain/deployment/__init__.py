@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolchain import assess, check, ir, mapping, store
 from toolchain import profile as profiles
-from toolchain.deployment.filling import COMPARED_AT_ONCE, UNKNOWN, Origin, disagreement, fed, fill
+from toolchain.deployment.filling import COMPARED_AT_ONCE, UNKNOWN, Graph, Origin, disagreement, fed, fill
 from toolchain.deployment.folder import SCHEMA, Folder, exported_for, open_folder, read_report, write_page
 from toolchain.errors import FormatError, UnsupportedError
 from toolchain.profile import HardwareProfile, LayerProfile
@@ -57,7 +57,8 @@ class Settings:
 
     weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
     attacked, for the report; t_step_ns: the time of a step, where it is known; pools, of `check`: `expanded` for the literal cost
-    of netx's notation. Of a network made elsewhere: data, where its images are; timesteps, its steps an image.
+    of netx's notation. Of a network made elsewhere: data, where its images are; timesteps, its steps an image; dt, mean, std, as of
+    `nirfile.read`.
     """
 
     profile: str
@@ -70,6 +71,9 @@ class Settings:
     pools: Pools = "merged"
     data: str | None = None
     timesteps: int | None = None
+    dt: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def quantized(
@@ -90,7 +94,7 @@ def quantized(
     return quantize.quantize(
         net,
         timesteps=model.timesteps,
-        masks={name.removesuffix(".weight"): mask.numpy() for name, mask in model.mask.items()},
+        masks=masks_of(model),
         images=data.train.images[:CALIBRATION_IMAGES],
         run=emulate.run,
         limits=limits_of(profile, graded=graded),
@@ -126,15 +130,19 @@ def _in_words(weight_bits: int | dict[str, int]) -> str:
     return ", ".join(f"{bits} bits in {name}" for name, bits in weight_bits.items()) + ", 8 elsewhere"
 
 
-def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[str], None]) -> dict[str, Any]:
-    """The folder `out` holds the deployed model; returns its report.
+def export(
+    model_path: Path, settings: Settings, out: Path, *, log: Callable[[str], None], nir: Path | None = None
+) -> dict[str, Any]:
+    """The folder `out` holds the deployed model, and the file `nir` its NIR graph if asked for; returns the report.
 
     Whatever fails, the files that were there stay. Raises CapacityError, RangeError, UnsupportedError, FormatError.
     """
     from toolchain import data as datasets
+    from toolchain import nets
 
     profile = profiles.load(settings.profile)
     model = store.load(model_path)
+    graph = Graph.of(nets.restore(model), masks_of(model), nir, out) if nir else None
     data = training_data(model)
     log(
         f"quantize to {_in_words(_weight_bits(model, settings))} on {min(CALIBRATION_IMAGES, len(data.train.images))} training images"
@@ -153,7 +161,12 @@ def export(model_path: Path, settings: Settings, out: Path, *, log: Callable[[st
         attacked=functools.partial(assess.attacked, model, made.network),
         metrics=model.metrics,
     )
-    return fill(out, origin, settings, profile, log=log)
+    return fill(out, origin, settings, profile, log=log, graph=graph)
+
+
+def masks_of(model: Model) -> dict[str, Any]:
+    """Return the masks of a model's layers by name, True for a synapse."""
+    return {name.removesuffix(".weight"): mask.numpy() for name, mask in model.mask.items()}
 
 
 def training_data(model: Model) -> Data:

@@ -14,7 +14,7 @@ import numpy as np
 
 from toolchain import __version__, assess, check, mapping, report, store
 from toolchain import export as netx
-from toolchain.deployment.folder import FILES, SCHEMA
+from toolchain.deployment.folder import FILES, SCHEMA, check_apart
 from toolchain.errors import FormatError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from toolchain.deployment import Settings
     from toolchain.ir import Network
+    from toolchain.nets import Net
     from toolchain.profile import HardwareProfile
     from toolchain.quantize import Quantized
     from toolchain.trace import Trace
@@ -60,10 +61,40 @@ class Origin:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A float SNN to write as a NIR graph, which can be written."""
+
+    net: Net
+    masks: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, net: Net, masks: Mapping[str, Any], path: Path, out: Path) -> Graph:
+        """Return the graph. Raises UnsupportedError where NIR cannot hold it, FormatError where it would replace part of `out`."""
+        from toolchain import nirfile
+
+        check_apart(out, path)
+        nirfile.write(net, masks, b"")
+        return cls(net=net, masks=masks, path=path)
+
+    def write(self, integers: bytes) -> None:
+        """The file is the graph, with its integers beside it."""
+        from toolchain import nirfile
+
+        store.write_bytes(self.path, nirfile.write(self.net, self.masks, integers))
+
+
 def fill(
-    out: Path, origin: Origin, settings: Settings, profile: HardwareProfile, *, log: Callable[[str], None]
+    out: Path,
+    origin: Origin,
+    settings: Settings,
+    profile: HardwareProfile,
+    *,
+    log: Callable[[str], None],
+    graph: Graph | None = None,
 ) -> dict[str, Any]:
-    """The folder `out` holds the network, placed and reported; returns its report.
+    """The folder `out` holds the network, placed and reported, and a file its graph if given; returns the report.
 
     Whatever fails, the files that were there stay. Raises CapacityError, UnsupportedError, FormatError.
     """
@@ -118,6 +149,8 @@ def fill(
     }
     # The manifest goes last: a folder half replaced does not match it.
     store.write_files(out, {**content, "manifest.json": _json(manifest)})
+    if graph:
+        graph.write(content["network.net"])
     return made_report
 
 

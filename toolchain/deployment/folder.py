@@ -101,11 +101,15 @@ def _same_profile(path: Path, made: dict[str, Any]) -> HardwareProfile:
 
 def write_page(folder: Path, made: dict[str, Any], file: Path) -> None:
     """`file` is the HTML page of a report of an exported folder. Raises FormatError where it would replace part of the export."""
-    if file.resolve().parent == folder.resolve() and file.name in {*FILES, "manifest.json"}:
-        raise FormatError(
-            path=str(file), reason="part of the export, which its manifest vouches for; take another name"
-        )
+    check_apart(folder, file)
     store.write_bytes(file, report.page.render(made).encode())
+
+
+def check_apart(folder: Path, file: Path) -> None:
+    """Raise FormatError where a file would replace part of an export."""
+    if file.resolve().parent == folder.resolve() and file.name in {*FILES, "manifest.json"}:
+        reason = "part of the export, which its manifest vouches for; take another name"
+        raise FormatError(path=str(file), reason=reason)
 
 
 def _check_manifest(path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from toolchain import deployment, store
+from toolchain import export as netx
 from toolchain import profile as profiles
-from toolchain.deployment.filling import Origin, fill
-from toolchain.errors import ConfigError
+from toolchain.deployment.filling import Graph, Origin, fill
+from toolchain.errors import ConfigError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from toolchain.adopt import Adopted
     from toolchain.data import Split
     from toolchain.deployment import Settings
+    from toolchain.ir import Network
     from toolchain.profile import AnyProfile
     from toolchain.quantize import Quantized
 
     Images = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
 
-_SUFFIXES = {".net"}
+_SUFFIXES = {".net", ".nir"}
 
 
 def deploy(
@@ -47,6 +49,7 @@ def deploy(
     max_chips: int = 1,
     samples: int = 32,
     t_step_ns: float | None = None,
+    nir: Path | str | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
     """The folder `out` holds a module of torch, deployed for a profile; returns its report, as `export` does of a model.
@@ -56,7 +59,8 @@ def deploy(
 
     example: images that the scales are chosen on, and where there is no `test` those of the report; test: images and labels that
     accuracy, activity and samples are of; timesteps: steps an image, by default those of the module's IF layers; mean, std: of
-    each channel, where the module expects (image - mean) / std of images in [0, 1]; the rest as in `Settings`.
+    each channel, where the module expects (image - mean) / std of images in [0, 1]; nir: a file for its NIR graph; the rest as in
+    `Settings`.
 
     Shapes: images uint8 (N, C, H, W); labels (N,).
     Raises: UnsupportedError, which names a submodule by its dotted path; ConfigError; RangeError and CapacityError where it fits no
@@ -97,7 +101,8 @@ def deploy(
         labels=None if labels is None else labels[: max(deployment.REPORT_IMAGES, settings.samples)],
         with_messages=lambda: quantized(adopted, example, settings, chip, graded=True).network,
     )
-    return fill(Path(out), origin, settings, chip, log=log)
+    graph = Graph.of(adopted.net, adopted.masks, Path(nir), Path(out)) if nir else None
+    return fill(Path(out), origin, settings, chip, log=log, graph=graph)
 
 
 def is_foreign(target: str | Path) -> bool:
@@ -107,35 +112,90 @@ def is_foreign(target: str | Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """The integer network of a file, the test images it is shown on, and what was taken for what the file does not say."""
+    """The integer network of a file, the test images it is shown on, and what was taken for what the file does not say.
+
+    adopted: its float SNN, where it has one; with_messages: as of `Origin`.
+    """
 
     made: Quantized
     test: Split | None
     notes: tuple[str, ...]
+    adopted: Adopted | None = None
+    with_messages: Callable[[], Network] | None = None
 
 
 def read(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
-    """Return the integer network of a file, for a profile. Raises UnsupportedError, FormatError, ConfigError."""
+    """Return the integer network of a file, for a profile. Raises UnsupportedError, FormatError, ConfigError, RangeError."""
+    return (_lavadl if path.suffix == ".net" else _nir)(path, settings, profile)
+
+
+def _lavadl(path: Path, settings: Settings, _profile: AnyProfile) -> Foreign:
     from toolchain import data, lavadl, quantize
 
-    if settings.weight_bits is not None or settings.theta != "layer":
-        fault = "its integers are taken as they are; leave out --weight-bits and --theta"
+    given = (settings.weight_bits, settings.dt, settings.mean, settings.std)
+    if settings.theta != "layer" or any(value is not None for value in given):
+        fault = "its integers are taken as they are; leave out --weight-bits, --theta, --dt, --mean and --std"
         raise ConfigError(where=str(path), faults=(fault,))
-    del profile
     test = data.load_test(settings.data) if settings.data else None
     found = lavadl.read(path, timesteps=settings.timesteps)
     masks = {layer.name: layer.weight != 0 for layer in found.network.chain}
     return Foreign(made=quantize.Quantized(network=found.network, masks=masks, facts={}), test=test, notes=found.notes)
 
 
-def export(path: Path, settings: Settings, out: Path, *, log: Callable[[str], None]) -> dict[str, Any]:
-    """The folder `out` holds the network of a file, on test images of `settings.data`; returns its report. Raises as `read` and `fill`."""
+def _nir(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
+    from toolchain import data, nirfile, quantize
+
+    if settings.data is None:
+        fault = "say with --data where its images are, for the scales of its integers are chosen on those"
+        raise ConfigError(where=str(path), faults=(fault,))
+    loaded = data.load(settings.data)
+    found = nirfile.read(
+        path, loaded.shape, timesteps=settings.timesteps, dt=settings.dt, mean=settings.mean, std=settings.std
+    )
+    test, images = data.load_test(settings.data), loaded.train.images
+    if found.integers and _wanted_as_they_are(settings):
+        held = netx.unpack(found.integers, str(path))
+        if _same_input(held.network, profile):
+            made = quantize.Quantized(network=held.network, masks=dict(held.masks), facts={})
+            return Foreign(made=made, test=test, notes=("The integers beside the graph are deployed as they are.",))
+    return Foreign(
+        made=quantized(found.adopted, images, settings, profile),
+        test=test,
+        notes=found.notes,
+        adopted=found.adopted,
+        with_messages=lambda: quantized(found.adopted, images, settings, profile, graded=True).network,
+    )
+
+
+def _wanted_as_they_are(settings: Settings) -> bool:
+    """Whether nothing is asked for that integers would be made anew for."""
+    asked = (settings.weight_bits, settings.timesteps, settings.dt, settings.mean, settings.std)
+    return settings.theta == "layer" and all(value is None for value in asked)
+
+
+def _same_input(network: Network, profile: AnyProfile) -> bool:
+    """Whether a profile takes its input as the network does: messages, or biases."""
+    return deployment.limits_of(profile).graded == (network.input.bias is None)
+
+
+def export(
+    path: Path, settings: Settings, out: Path, *, log: Callable[[str], None], nir: Path | None = None
+) -> dict[str, Any]:
+    """The folder `out` holds the network of a file, on test images of `settings.data`; returns its report.
+
+    nir: a file for its NIR graph. Raises as `read` and `fill`.
+    """
     if settings.data is None:
         fault = "say with --data where its test images are, for accuracy and activity are of those"
         raise ConfigError(where=str(path), faults=(fault,))
     chip = profiles.load(settings.profile)
     found = read(path, settings, chip)
     assert found.test
+    if nir and not found.adopted:
+        raise UnsupportedError(
+            where=str(path), reason="its integers are deployed as they are, and a NIR graph is of floats"
+        )
+    graph = Graph.of(found.adopted.net, found.adopted.masks, nir, out) if nir and found.adopted else None
     for note in found.notes:
         log(f"assumed: {note}")
     test = found.test.first(max(deployment.REPORT_IMAGES, settings.samples))
@@ -148,8 +208,9 @@ def export(path: Path, settings: Settings, out: Path, *, log: Callable[[str], No
         images=test.images,
         labels=test.labels,
         notes=found.notes,
+        with_messages=found.with_messages,
     )
-    return fill(out, origin, settings, chip, log=log)
+    return fill(out, origin, settings, chip, log=log, graph=graph)
 
 
 def quantized(
