@@ -1,7 +1,8 @@
-"""Random small networks whose layers relay spikes: channels heard, relayed, both, through strides and dilated kernels."""
+"""Random small networks whose layers relay spikes: channels heard, relayed, both, through strides, dilated kernels and leaks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +88,8 @@ def _spiking(rng: Rng, layer: Conv, drive: Ints) -> Conv:
     driven = np.maximum(drive[:, :, :own] + bias[:, None, None], 1)
     theta = np.quantile(driven, rng.uniform(0.5, 0.9), axis=(0, 1, 3, 4)).astype(np.int64)
     fields: dict[str, Any] = {name: getattr(layer, name) for name in type(layer).__slots__}
-    return Conv(**{**fields, "neuron": _neuron(np.maximum(theta, 1), bias, layer.n_relays)})
+    neuron = replace(_neuron(np.maximum(theta, 1), bias, layer.n_relays), v_decay=int(rng.choice([0, 300, 4095])))
+    return Conv(**{**fields, "neuron": neuron})
 
 
 def _neuron(theta: Ints, bias: Ints, n_relays: int) -> Neuron:

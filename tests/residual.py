@@ -74,7 +74,7 @@ def chain_spikes(layers: Sequence[Folded], messages, timesteps: int):
         for now in drive.split(len(messages)):
             v = v + now
             spikes.append((v >= layer.threshold).double())
-            v = v * (1 - spikes[-1])
+            v = v * (1 - spikes[-1]) * (1 - layer.leak)
         sy, sx = layer.module.stride
         relayed = signal[:, slice(*layer.relays), ::sy, ::sx] if layer.relays[1] else signal[:, :0, ::sy, ::sx]
         signal = torch.cat([torch.cat(spikes), relayed], dim=1)

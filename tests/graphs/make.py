@@ -1,6 +1,6 @@
 """Writes NIR graphs by other libraries' own exporters, and beside each what that library makes of some images.
 
-Run by hand, in a virtual environment with the library and nir, and never by the tests: python make.py snntorch|norse|spikingjelly.
+Run by hand, in a virtual environment with the library and nir, and never by the tests: python make.py NAME.
 Made with snnTorch 1.0.0, Norse 1.1.0 and SpikingJelly 2.0.0, nir 1.0.8, nirtorch 2.6.
 """
 
@@ -100,12 +100,56 @@ def spikingjelly():
     return export_to_nir(net, torch.rand(1, *SHAPE)), net, lambda: functional.reset_net(net)
 
 
+class Residual(nn.Module):
+    """Blocks whose shortcuts carry spikes: to a membrane as they are, through a 1x1 convolution of stride 2, and to a sum of spikes."""
+
+    def __init__(self) -> None:
+        from spikingjelly.activation_based import layer, neuron
+
+        super().__init__()
+
+        def conv(source, channels, kernel=3, stride=1):
+            return weighted(layer.Conv2d(source, channels, kernel, stride, kernel // 2), 2)
+
+        self.stem, self.conv1, self.conv2 = conv(1, 3), conv(3, 3), conv(3, 3)
+        self.conv3, self.conv4, self.shortcut = conv(3, 4, stride=2), conv(4, 4), conv(3, 4, kernel=1, stride=2)
+        self.conv5, self.conv6 = conv(4, 4), conv(4, 4)
+        self.fired = nn.ModuleList([neuron.IFNode(v_threshold=0.5) for _ in range(6)])
+        self.leaking = neuron.LIFNode(tau=4.0, decay_input=False, v_threshold=0.4)
+        self.rest = nn.Sequential(layer.AvgPool2d(4), layer.Flatten(), layer.Linear(4, 3))
+
+    def forward(self, x):
+        """Seven layers of neurons."""
+        x = self.fired[0](self.stem(x))
+        x = self.leaking(self.conv2(self.fired[1](self.conv1(x))) + x)
+        x = self.fired[3](self.conv4(self.fired[2](self.conv3(x))) + self.shortcut(x))
+        x = self.fired[4](self.conv5(x)) + x
+        return self.rest(self.fired[5](self.conv6(x)))
+
+
+def spikingjelly_residual():
+    """A network with skip connections, one of which passes a stride."""
+    from spikingjelly.activation_based import functional
+    from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+    net = Residual()
+    return export_to_nir(net, torch.rand(1, *SHAPE)), net, lambda: functional.reset_net(net)
+
+
+LIBRARIES = {
+    "snntorch": snntorch,
+    "norse": norse,
+    "spikingjelly": spikingjelly,
+    "spikingjelly-residual": spikingjelly_residual,
+}
+
+
 def main(library):
     """Graph, images, and the sums over steps of the library's outputs stand beside this file."""
     torch.manual_seed(1)
     brightness = torch.linspace(0.2, 1, N).reshape(-1, 1, 1, 1)
     images = (torch.rand(N, *SHAPE).round(decimals=1) ** 2 * brightness * 255).to(torch.uint8)
-    graph, net, reset = {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly}[library]()
+    graph, net, reset = LIBRARIES[library]()
     reset()
     with torch.no_grad():
         sums = sum(net(images / 255) for _ in range(T)).flatten(1)

@@ -15,7 +15,7 @@ from networks import deployed
 from torch import nn
 from toy import N_CLASSES, SHAPE, net
 
-from toolchain import emulate, export, nets, nirfile, quantize, recipe
+from toolchain import emulate, export, nirfile, quantize
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
 from toolchain.quantize import Limits
 from toolchain.spiking import IF, neurons
@@ -23,7 +23,7 @@ from toolchain.spiking import IF, neurons
 nir = pytest.importorskip("nir")
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
-STEPS = {"snntorch": 1e-4, "norse": 1e-6, "spikingjelly": 1e-4}
+STEPS = {"snntorch": 1e-4, "norse": 1e-6, "spikingjelly": 1e-4, "spikingjelly-residual": 1e-4}
 T = 6
 
 
@@ -273,17 +273,18 @@ def test_what_cannot_be_had_is_refused_by_its_node(name):
     assert str(error.value) == sentence
 
 
-def test_graphs_that_are_no_chain_are_refused_by_a_node():
+def test_graphs_that_no_layers_can_be_are_refused_by_a_node():
     def refused(*edges: str):
         made = {name: integrator() for name in "abc"}
         with pytest.raises(UnsupportedError) as error:
             read(made, edges=[tuple(edge) for edge in edges])
         return str(error.value)
 
-    assert refused("ab", "ac") == "a: 0 nodes lead to it and it leads to 2; a chain has no branches"
-    assert refused("ab", "bb", "bc") == "b: 2 nodes lead to it and it leads to 2; a chain has no branches"
-    assert refused("ab") == "c: no edges join it to a; a chain is of one piece"
-    assert refused("ab", "ba") == "a: it is in a circle; a chain has none"
+    assert refused("ab", "ac") == "b: no edges leave it, nor c; a network has one output"
+    assert refused("ab", "bb", "bc") == "b: it is in a circle or behind one; layers of a network have none"
+    assert refused("ab") == "c: no edges lead to it, nor to a; a network has one input"
+    assert refused("ac", "bc") == "b: no edges lead to it, nor to a; a network has one input"
+    assert refused("ab", "ba") == "a: it is in a circle or behind one; layers of a network have none"
     assert refused("ab", "bx") == "b: it is joined to x, and one of them is no node of the graph"
 
 
@@ -377,14 +378,6 @@ def test_pruned_synapses_are_zeros_of_a_graph(tmp_path):
     path.write_bytes(nirfile.write(made, {"conv1": mask}, b""))
     weight = nir.read(path).nodes["conv1"].weight
     assert np.array_equal(weight != 0, mask)
-
-
-def test_a_residual_network_has_no_graph():
-    settings = recipe.from_dict({"name": "residual", "model": {"architecture": "wrn", "depth": 10, "width": 1}})
-    made = nets.build(settings.model, (3, 8, 8), 2)
-    with pytest.raises(UnsupportedError) as error:
-        nirfile.write(made, {}, b"")
-    assert str(error.value) == "block1_1: NIR has no node for Block where it stands. Export without --nir"
 
 
 @pytest.mark.parametrize(

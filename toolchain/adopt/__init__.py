@@ -16,7 +16,7 @@ from torch import nn
 from toolchain.adopt.graph import KINDS, layers
 from toolchain.adopt.neurons import adopted, is_neuron
 from toolchain.errors import ConfigError, UnsupportedError
-from toolchain.nets import Net
+from toolchain.nets import Branched, Net
 from toolchain.spiking import IF
 
 if TYPE_CHECKING:
@@ -177,12 +177,20 @@ def _n_outputs(made: Mapping[str, nn.Module], shape: Shape) -> int:
     x = torch.zeros(1, *shape)
     with torch.no_grad():
         for path, layer in made.items():
-            if isinstance(layer, IF):
-                continue
-            try:
-                x = layer.eval()(x)
-            except RuntimeError as error:
-                what = " ".join(str(error).split())
-                reason = f"it does not take the {tuple(x.shape[1:])} it is given ({what})"
-                raise UnsupportedError(where=path, reason=reason) from None
+            x = _passed(path, layer, x)
     return x[0].numel()
+
+
+def _passed(path: str, layer: nn.Module, *heard: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the shape that a layer gives, of the sum of those that it hears."""
+    if len({x.shape for x in heard}) > 1:
+        shapes = " and ".join(str(tuple(x.shape[1:])) for x in heard)
+        raise UnsupportedError(where=path, reason=f"it hears a sum of different shapes, {shapes}")
+    if isinstance(layer, Branched):
+        return layer.through(heard[0], _passed)
+    try:
+        return heard[0] if isinstance(layer, IF) else layer.eval()(heard[0])
+    except RuntimeError as error:
+        what = " ".join(str(error).split())
+        reason = f"it does not take the {tuple(heard[0].shape[1:])} it is given ({what})"
+        raise UnsupportedError(where=path, reason=reason) from None

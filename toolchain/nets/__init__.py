@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolchain import spiking
 from toolchain.errors import FormatError
 from toolchain.nets import chain, wide
+from toolchain.nets.branched import Branched
 from toolchain.nets.chain import Shape
 from toolchain.nets.wide import Block
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from toolchain.spiking import Mode
     from toolchain.store import Model
 
-__all__ = ["Block", "Net", "Shape", "apply_mask", "build", "norms", "prunable", "restore"]
+__all__ = ["Block", "Branched", "Net", "Shape", "apply_mask", "build", "norms", "prunable", "restore"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -33,7 +34,7 @@ CHANNELS_LAST_SIDE = 16
 class Net(nn.Module):
     """Layers behind a normalisation, which are a ReLU network or a spiking network as their IF layers' mode says.
 
-    `body` holds Conv2d, BatchNorm2d, IF, AvgPool2d, Flatten, Dropout, Linear and residual blocks, by name. In mode `snn`
+    `body` holds Conv2d, BatchNorm2d, IF, AvgPool2d, Flatten, Dropout, Linear, residual blocks and branched parts, by name. In mode `snn`
     the image is shown at each of T steps, and the logits are the mean over steps of the last layer's output; what precedes
     the first IF layer is the same at every step and computed once, so that its batch statistics are those of B images. What
     follows the last one is linear, but for a dropout in training, and takes the mean over steps of its spikes.

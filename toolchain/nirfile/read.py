@@ -14,8 +14,10 @@ from torch import nn
 
 from toolchain.adopt import Adopted, chain
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
+from toolchain.nets.branched import SPIKES, Branched
+from toolchain.nirfile.graph import Part, pieces
 from toolchain.nirfile.library import OURS, SCHEMA, library
-from toolchain.nirfile.neurons import NAMES, neurons
+from toolchain.nirfile.neurons import NAMES, Neurons, neurons
 from toolchain.spiking import IF
 
 if TYPE_CHECKING:
@@ -65,8 +67,11 @@ def read(
         fault = "the graph does not say how many steps an image takes; say it with --timesteps"
         raise ConfigError(where="timesteps", faults=(fault,))
     made = _Chain(shape, dt=dt, timesteps=steps)
-    for name, node in _ordered(graph):
-        made.take(name, node)
+    for piece in pieces(graph):
+        if isinstance(piece, Part):
+            made.take_part(piece)
+        else:
+            made.take(*piece)
     mean, std = mean or ours.get("mean"), std or ours.get("std")
     adopted = Adopted(net=chain(made.layers, shape, mean=mean, std=std), masks={})
     notes = () if ours else (_steps_in_words(made.dt), _images_in_words(mean, std))
@@ -107,37 +112,11 @@ def _ours(path: Path, graph: Any) -> dict[str, Any]:
     return {"timesteps": steps, "dt": dt, "mean": mean, "std": std, "integers": integers}
 
 
-def _ordered(graph: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the nodes of a chain from its input to its output, those of graphs inside it in their place, by dotted name."""
-    after: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    before: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    for source, target in graph.edges:
-        if source not in after or target not in after:
-            raise _unsupported(prefix + source, f"it is joined to {target}, and one of them is no node of the graph")
-        after[source].append(target)
-        before[target].append(source)
-    for name in graph.nodes:
-        if len(after[name]) > 1 or len(before[name]) > 1:
-            ends = f"{len(before[name])} nodes lead to it and it leads to {len(after[name])}"
-            raise _unsupported(prefix + name, f"{ends}; a chain has no branches")
-    starts = [name for name in graph.nodes if not before[name]]
-    if len(starts) > 1:
-        raise _unsupported(prefix + starts[1], f"no edges join it to {starts[0]}; a chain is of one piece")
-    found: list[tuple[str, Any]] = []
-    rest = set(graph.nodes)
-    name = starts[0] if starts else None
-    while name is not None:
-        rest.remove(name)
-        node = graph.nodes[name]
-        found += _ordered(node, f"{prefix}{name}.") if type(node).__name__ == "NIRGraph" else [(prefix + name, node)]
-        name = next(iter(after[name]), None)
-    if rest or not found:
-        raise _unsupported(prefix + min(rest, default="graph"), "it is in a circle; a chain has none")
-    return found
-
-
 class _Chain:
-    """Layers made of nodes so far; `scale` is what sums over pools, instead of means, make of the next weights."""
+    """Layers made of nodes so far; `scale` is what sums over pools, instead of means, make of the next weights.
+
+    channels: of the neurons taken last.
+    """
 
     def __init__(self, shape: Shape, *, dt: float | None, timesteps: int) -> None:
         self.layers: dict[str, nn.Module] = {}
@@ -145,6 +124,7 @@ class _Chain:
         self._shape, self._given, self._timesteps = shape, dt, timesteps
         self._weights: nn.Conv2d | nn.Linear | None = None
         self._scale = 1.0
+        self._channels = 0
 
     def take(self, name: str, node: Any) -> None:
         """The layer of a node stands behind the others. Raises UnsupportedError, ConfigError."""
@@ -174,6 +154,33 @@ class _Chain:
             self._weights, self._scale = made, 1.0
         self.layers[name] = made
 
+    def take_part(self, part: Part) -> None:
+        """The layers of a part with branches stand behind the others, as one by the name of its last. Raises UnsupportedError, ConfigError."""
+        layers: dict[str, nn.Module] = {}
+        sources: dict[str, tuple[str, ...]] = {}
+        channels = {part.begin: self._channels}
+        for name, node in part.nodes.items():
+            kind = type(node).__name__
+            heard = tuple(SPIKES if source == part.begin else source for source in part.sources[name])
+            channels[name] = channels[part.sources[name][0]]
+            if kind == "Conv2d":
+                layers[name] = _conv(name, node, 1.0)
+                channels[name] = len(layers[name].weight)
+            elif kind in NAMES:
+                found, fired = self._fired(name, node, channels[name])
+                if (found.gains != 1).any():
+                    gained = f"{name}.gain"
+                    layers[gained], sources[gained], heard = _gain(found.gains), heard, (gained,)
+                layers[name] = fired
+            else:
+                raise _unsupported(
+                    name,
+                    f"{kind} cannot be deployed between the ends of a skip connection; only Conv2d, IF and LIF can",
+                )
+            sources[name] = heard
+        self.layers[name] = Branched(layers, sources)
+        self._channels = channels[name]
+
     def _compare(self, name: str, node: Any) -> None:
         """Refuse a graph whose first node takes no images of the data's shape, be they flat or in a batch of one."""
         said = (node.input_type or {}).get("input")
@@ -189,15 +196,27 @@ class _Chain:
                 name, "no weights lead to it; spiking neurons are deployed only behind a Conv2d or Affine"
             )
         layer, self._weights = self._weights, None
-        found = neurons(name, node, len(layer.weight), self._given)
-        self.dt = found.dt or self.dt
+        self._channels = len(layer.weight)
+        found, made = self._fired(name, node, self._channels)
         with torch.no_grad():
             gains = torch.from_numpy(found.gains)
             for values in layer.parameters():
                 values.copy_(values.double() * gains.reshape(-1, *[1] * (values.ndim - 1)))
+        return made
+
+    def _fired(self, name: str, node: Any, channels: int) -> tuple[Neurons, IF]:
+        found = neurons(name, node, channels, self._given)
+        self.dt = found.dt or self.dt
         made = IF(v_th=found.v_th, timesteps=self._timesteps, leak=found.leak)
         made.mode = "snn"
-        return made
+        return found, made
+
+
+def _gain(gains: Floats) -> nn.Conv2d:
+    """Return what multiplies each channel."""
+    made = nn.Conv2d(len(gains), len(gains), 1, groups=len(gains), bias=False)
+    made.weight = nn.Parameter(torch.from_numpy(gains).float().reshape(-1, 1, 1, 1))
+    return made
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

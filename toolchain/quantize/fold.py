@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from toolchain.ir import Input
-from toolchain.nets import Block
+from toolchain.nets import Block, Branched
 from toolchain.quantize import residual
+from toolchain.quantize.branched import unbranched
 from toolchain.quantize.folded import Folded, normalised, opened, unsupported, vector
 from toolchain.spiking import IF, V_TH_MIN
 
@@ -71,8 +72,8 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
                 layers[-1] = normalised(layers[-1], module)
             case IF() if unfinished:
                 layers[-1] = replace(layers[-1], threshold=max(module.v_th.item(), V_TH_MIN), leak=module.leak)
-            case Block() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
-                layers[-1:] = residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)
+            case Block() | Branched() if pool == 1 and layers and isinstance(layers[-1].module, nn.Conv2d):
+                layers = _chained(name, module, layers, masks)
             case nn.AvgPool2d() if layers and not unfinished:
                 pool *= _pool_of(name, module)
             case nn.Flatten() | nn.Dropout() | nn.Dropout2d() | nn.Identity():
@@ -82,6 +83,17 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
     if len(layers) < 2 or layers[-1].threshold is not None or not isinstance(layers[-1].module, nn.Linear):
         raise unsupported(layers[-1].name if layers else "network", "expected a last linear layer without neurons")
     return layers
+
+
+def _chained(name: str, module: Block | Branched, layers: list[Folded], masks: Mapping[str, Bools]) -> list[Folded]:
+    """Return the layers with those of a module that has branches, which a block begins before neurons and a part behind them."""
+    unfinished = layers[-1].threshold is None
+    match module:
+        case Block() if unfinished:
+            return [*layers[:-1], *residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)]
+        case Branched() if not unfinished:
+            return [*layers, *unbranched(module, len(layers[-1].weight))]
+    raise unsupported(name, _reason(module))
 
 
 def _reason(module: nn.Module) -> str:
@@ -94,6 +106,8 @@ def _reason(module: nn.Module) -> str:
             return "an average pool is deployed only after spiking neurons"
         case Block():
             return "a residual block is deployed only behind a convolution or another block"
+        case Branched():
+            return "a skip connection is deployed only behind a convolution's neurons, without a pool between"
     return f"{type(module).__name__} cannot be deployed; use Conv2d, Linear, BatchNorm2d, IF, AvgPool2d or Flatten"
 
 

@@ -9,7 +9,7 @@ calibration images, among those at which nothing overflows that matters.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -214,7 +214,8 @@ def _layer(layer: Folded, weight: Ints, neuron: Neuron, weight_bits: int) -> Lay
     if relays:
         theta = np.broadcast_to(neuron.theta, len(weight))
         rest = np.ones(relays, dtype=np.int32), np.zeros(relays, dtype=np.int32)
-        neuron = Neuron(theta=np.concatenate([theta, rest[0]]), bias=np.concatenate([neuron.bias, rest[1]]))
+        theta, bias = np.concatenate([theta, rest[0]]), np.concatenate([neuron.bias, rest[1]])
+        neuron = replace(neuron, theta=theta, bias=bias)
     return Conv(
         name=layer.name,
         weight=weight,
