@@ -126,7 +126,6 @@ def export(
     fails, what was in the folder stays.
     """
     from toolchain import deployment, report, resources
-    from toolchain.deployment import own
 
     path = resources.model_path(model)
     require_foreign(path, data=data, timesteps=timesteps, dt=dt, mean=mean, std=std)
@@ -145,7 +144,7 @@ def export(
         std=std,
     )
     target = out or Path("build") / f"{path.stem}-{Path(profile).stem}"
-    made = (own if own.is_foreign(path) else deployment).export(path, settings, target, log=say, nir=nir)
+    made = deployment.export(path, settings, target, log=say, nir=nir)
     show_result(made, as_json, lambda: report.render(made))
     if nir:
         say(f"wrote {nir}")

@@ -135,11 +135,15 @@ def export(
 ) -> dict[str, Any]:
     """The folder `out` holds the deployed model, and the file `nir` its NIR graph if asked for; returns the report.
 
-    Whatever fails, the files that were there stay. Raises CapacityError, RangeError, UnsupportedError, FormatError.
+    model_path: a model of ours, a NIR graph (.nir) or a file of lava-dl (.net). Whatever fails, the files that were there stay.
+    Raises CapacityError, RangeError, UnsupportedError, FormatError.
     """
     from toolchain import data as datasets
     from toolchain import nets
+    from toolchain.deployment import own
 
+    if own.is_foreign(model_path):
+        return own.export(model_path, settings, out, log=log, nir=nir)
     profile = profiles.load(settings.profile)
     model = store.load(model_path)
     graph = Graph.of(nets.restore(model), masks_of(model), nir, out) if nir else None
