@@ -282,3 +282,32 @@ def test_leaky_neurons_of_a_foreign_file_spike_on_lava_as_on_the_emulator(lava, 
     trace = lava.run(path, biases, timesteps=T, kernels=kernels, record=True, layers=names)
     assert differences(emulate.run(network, x, record=True), trace) == []
     assert all(layer.any() and not layer.all() for layer in trace.spikes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["stock", "fast"])
+@pytest.mark.parametrize(("name", "steps"), [("mnist.net", 12), ("gts/pilotnet_lif/network.net", None)])
+def test_leaky_networks_that_lava_dl_publishes_run_on_lava_as_on_the_emulator(lava, name, steps, kernels):
+    """The published file itself, as netx builds it."""
+    path = published(name)
+    network = lavadl.read(path, timesteps=steps).network
+    assert all(layer.neuron.v_decay for layer in network.layers)
+    x = images(network.input.shape, n=1)
+    names = [layer.name for layer in network.layers]
+    biases = emulate.Emulator(network).biases(x)
+    trace = lava.run(path, biases, timesteps=network.timesteps, kernels=kernels, record=True, layers=names)
+    assert differences(emulate.run(network, x, record=True), trace) == []
+    assert all(layer.any() for layer in trace.spikes)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("gts/pilotnet_sdnn/network.net", "layer/0: SDNN neurons cannot be deployed; use CUBA"),
+        ("gts/ntidigits/ntidigits.net", "layer/2: it has delay, which cannot be deployed"),
+    ],
+)
+def test_networks_that_lava_dl_publishes_and_no_chip_here_computes_are_refused_by_their_layer(name, sentence):
+    with pytest.raises(UnsupportedError) as error:
+        lavadl.read(published(name), timesteps=16)
+    assert str(error.value) == sentence
