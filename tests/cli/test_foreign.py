@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from slayer import SHAPE, T, changed, group, write
+from slayer import SHAPE, T, chain, changed, group, write
 
 from toolchain import deployment
 
@@ -46,6 +46,34 @@ def test_a_file_of_lava_dl_is_exported_with_test_images(run, network, data, tmp_
     assert folder.deployment.network.timesteps == T
     assert (answer.json["accuracy"]["deployed"]["n"], len(folder.images)) == (N_TEST, 4)
     assert [line["statement"] for line in answer.json["assumptions"] if "input block" in line.get("statement", "")]
+
+
+def flat(path):
+    """The file of a network whose input is a vector of as many values as the images have."""
+    made = chain()
+    values = int(np.prod(SHAPE))
+    hidden = {**made["3"], "inFeatures": values, "weight": np.ones((5, values), dtype=np.float32)}
+    return write(path, {"0": {**made["0"], "shape": np.array((values,))}, "1": hidden, "2": made["4"]})
+
+
+def test_images_are_flattened_for_an_input_without_a_map_and_that_is_said(run, data, tmp_path):
+    out = tmp_path / "out"
+    options = ("--profile", "loihi2", "--data", data, "--samples", "4", "--out", out)
+    answer = run("export", flat(tmp_path / "flat.net"), *options)
+    assert answer.code == 0
+    assert "assumed: Images are taken to be flattened channel by channel, each row by row." in answer.err
+    with np.load(data) as arrays:
+        assert np.array_equal(deployment.open_folder(out).images, arrays["x_test"][:4].reshape(4, -1, 1, 1))
+
+
+def test_images_of_another_shape_are_refused_before_anything_is_written(run, network, tmp_path):
+    path, out = tmp_path / "other.npz", tmp_path / "out"
+    x, y = np.zeros((6, 2, 6, 5), dtype=np.uint8), np.arange(6) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    answer = run("export", network, "--profile", "loihi2", "--data", path, "--out", out)
+    assert answer.code == 2
+    assert answer.said == f"{network}: its input takes images of (2, 6, 6), the data have (2, 6, 5)"
+    assert not out.exists()
 
 
 REFUSED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,7 +139,22 @@ def _lavadl(path: Path, settings: Settings, _profile: AnyProfile) -> Foreign:
     test = data.load_test(settings.data) if settings.data else None
     found = lavadl.read(path, timesteps=settings.timesteps)
     masks = {layer.name: layer.weight != 0 for layer in found.network.chain}
-    return Foreign(made=quantize.Quantized(network=found.network, masks=masks, facts={}), test=test, notes=found.notes)
+    notes = found.notes
+    if test and test.images.shape[1:] != found.network.input.shape:
+        test = _flat(path, test, found.network.input.shape)
+        notes = (*notes, "Images are taken to be flattened channel by channel, each row by row.")
+    return Foreign(made=quantize.Quantized(network=found.network, masks=masks, facts={}), test=test, notes=notes)
+
+
+def _flat(path: Path, test: Split, shape: tuple[int, int, int]) -> Split:
+    """Return images as a flat input takes them. Raises ConfigError where they are not of its shape."""
+    n, *map_ = shape
+    given = test.images.shape[1:]
+    if map_ != [1, 1] or n != np.prod(given):
+        taken = f"images of {shape}" if map_ != [1, 1] else f"{n:,} values an image"
+        fault = f"its input takes {taken}, the data have {given}"
+        raise ConfigError(where=str(path), faults=(fault,))
+    return replace(test, images=test.images.reshape(-1, *shape))
 
 
 def _nir(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
