@@ -14,7 +14,20 @@ import numpy as np
 
 from toolchain import export as netx
 from toolchain.errors import ConfigError, FormatError, ToolchainError, UnsupportedError
-from toolchain.ir import BIAS_MAX, BiasCoding, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
+from toolchain.ir import (
+    BIAS_MAX,
+    COUNTED_MAX,
+    NEURONS_MAX,
+    BiasCoding,
+    Conv,
+    Dense,
+    Input,
+    Layer,
+    Network,
+    Neuron,
+    Readout,
+    Shape,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,6 +204,8 @@ class _Chain:
     def _append(self, layer: Layer) -> None:
         assert self.source
         self.source = layer.output_shape(self.source)
+        if (n := int(np.prod(self.source))) > NEURONS_MAX:
+            raise _unsupported(layer.name, f"it has {n:,} neurons, where {NEURONS_MAX:,} are the most")
         self.layers.append(layer)
 
     def _end(self, at: str, readout: Readout) -> None:
@@ -201,6 +216,9 @@ class _Chain:
         self.readout = readout
 
     def _count_spikes(self, outputs: int) -> None:
+        if outputs > COUNTED_MAX:
+            reason = f"its {outputs:,} neurons are the last, and spikes of {COUNTED_MAX:,} can be counted"
+            raise _unsupported(self.layers[-1].name, reason)
         weight = np.eye(outputs, dtype=np.int32)
         self.readout = Readout(name=COUNTS, weight=weight, bias=np.zeros(outputs, dtype=np.int32), weight_bits=2)
         self.notes.append(f"The last layer spikes: a readout {COUNTS}, which sums its spikes, was added.")

@@ -204,6 +204,13 @@ def test_a_graph_inside_a_graph_stands_in_its_place_under_dotted_names():
     assert torch.equal(logits(found), logits(read(nodes())))
 
 
+def test_spikes_of_more_neurons_than_there_are_classes_are_not_counted():
+    with pytest.raises(UnsupportedError) as error:
+        read({"conv": conv((40, 40)), "neurons": integrator(1)})
+    reason = "its 22,188 neurons are the last, and spikes of 4,096 can be counted; end with a Linear layer"
+    assert str(error.value) == f"neurons: {reason}"
+
+
 def test_padding_by_name_is_what_it_is_in_torch():
     assert torch.equal(logits(read(nodes(conv=conv("same")))), logits(read(nodes())))
     valid = {"conv": conv("valid"), "neurons": integrator((3, 6, 6)), "hidden": affine(6, 27)}
@@ -223,7 +230,7 @@ REFUSED = {
         "leaky: LIF: its tau of 1e-05 is shorter than a step of 0.0001 seconds; see --dt",
     ),
     "half infinite": ({"leaky": lif(tau=np.inf)}, "leaky: LIF: tau is inf and r 4"),
-    "no threshold": ({"leaky": lif(v_threshold=0.0)}, "leaky: LIF: its thresholds and r are not all greater than 0"),
+    "no threshold": ({"leaky": lif(v_threshold=0.0)}, "leaky: LIF: its thresholds and r are not all finite and greater than 0"),
     "no number": ({"leaky": lif(r=np.nan)}, "leaky: LIF: its r is not of numbers"),
     "own thresholds": (
         {"neurons": integrator((3, 8, 8), v_threshold=np.random.default_rng(0).uniform(1, 2, (3, 8, 8)))},
@@ -254,6 +261,13 @@ REFUSED = {
     "even kernel": (
         {"conv": conv("same", weight=np.ones((3, 1, 2, 2)))},
         "conv: its padding is 'same' for a kernel of (2, 2); give numbers",
+    ),
+    "great padding": ({"conv": conv((5000, 5000))}, "conv: it gives 300,360,108 values, where 33,554,432 are the most"),
+    "great threshold": ({"leaky": lif(v_threshold=1e300)}, "leaky: LIF: its thresholds and r are not all finite and greater than 0"),
+    "no outputs": ({"hidden": nir.Linear(weight=np.zeros((0, 48)))}, "hidden: its weight is not of finite numbers"),
+    "no match": (
+        {"hidden": affine(6, 47)},
+        "hidden: it does not take the (48,) it is given (mat1 and mat2 shapes cannot be multiplied (1x48 and 47x6))",
     ),
     "infinite": ({"hidden": nir.Linear(weight=np.full((6, 48), np.inf))}, "hidden: its weight is not of finite numbers"),
     "many matrices": ({"hidden": nir.Linear(weight=np.ones((2, 6, 48)))}, "hidden: its weight has shape (2, 6, 48); only matrices can be deployed"),
@@ -299,7 +313,11 @@ def test_graphs_that_no_layers_can_be_are_refused_by_a_node():
             {"dt": None},
             "dt: say how many seconds a step takes, --dt 1e-4 for instance, for tau is 0.0004 in leaky and the graph does not tell",
         ),
+        ({"timesteps": 0}, "timesteps: expected 1 to 65,536, got 0"),
+        ({"timesteps": 65_537}, "timesteps: expected 1 to 65,536, got 65,537"),
+        ({"dt": -1e-4}, "dt: expected seconds, more than 0, got -0.0001"),
         ({"mean": (0.1, 0.2)}, "mean and std: expected 1 numbers each, one a channel, got 2 and 1"),
+        ({"std": (0.0,)}, "mean and std: expected finite numbers, and a std greater than 0, got [0.0] and [0.0]"),
     ],
 )
 def test_what_a_graph_does_not_say_is_asked_for(settings, sentence):

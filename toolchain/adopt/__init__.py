@@ -6,6 +6,7 @@ the same at each step; its logits are the sums over steps of the last layer's ou
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ from torch import nn
 from toolchain.adopt.graph import KINDS, layers
 from toolchain.adopt.neurons import adopted, is_neuron
 from toolchain.errors import ConfigError, UnsupportedError
+from toolchain.ir import COUNTED_MAX, NEURONS_MAX, TIMESTEPS_MAX
 from toolchain.nets import Branched, Net
 from toolchain.spiking import IF
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
     Shape = tuple[int, int, int]
 
-__all__ = ["COUNTS", "Adopted", "adopt", "chain"]
+__all__ = ["COUNTS", "Adopted", "adopt", "chain", "check_steps"]
 
 COUNTS = "spike_counts"
 """Name of the readout that is added where the last layer spikes: its weights are the identity."""
@@ -64,7 +66,7 @@ def adopt(
     if isinstance(module, Net):
         return Adopted(net=module, masks={})
     ran = layers(module)
-    steps = timesteps or _timesteps(ran)
+    steps = check_steps(_timesteps(ran) if timesteps is None else timesteps)
     made: dict[str, nn.Module] = {}
     masks: dict[str, Bools] = {}
     for path, layer in ran:
@@ -90,16 +92,30 @@ def chain(
     if len(mean) != shape[0] or len(std) != shape[0]:
         fault = f"expected {shape[0]} numbers each, one a channel, got {len(mean)} and {len(std)}"
         raise ConfigError(where="mean and std", faults=(fault,))
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        fault = f"expected finite numbers, and a std greater than 0, got {list(mean)} and {list(std)}"
+        raise ConfigError(where="mean and std", faults=(fault,))
     n_outputs = _n_outputs(made, shape)
-    if isinstance(list(made.values())[-1], IF):
+    if isinstance(list(made.values())[-1], IF | Branched):
+        if n_outputs > COUNTED_MAX:
+            reason = f"its {n_outputs:,} neurons are the last, and spikes of {COUNTED_MAX:,} can be counted; end with a Linear layer"
+            raise UnsupportedError(where=list(made)[-1], reason=reason)
         counts = _holding(nn.Linear(n_outputs, n_outputs, bias=False, device="meta"), torch.eye(n_outputs))
         made = {**made, "flatten_spikes": nn.Flatten(), COUNTS: counts}
     body = nn.Sequential()
     for path, layer in made.items():
-        if hasattr(body, path) or not re.fullmatch(r"\w[\w.\-]*", path):
+        inside = layer.names if isinstance(layer, Branched) else ()
+        if hasattr(body, path) or not all(re.fullmatch(r"\w[\w.\-]*", name) for name in (path, *inside)):
             raise UnsupportedError(where=path, reason="a layer cannot have this name")
         setattr(body, path, layer)  # add_module would refuse the dots of a path
     return Net(body, input_shape=shape, mean=mean, std=std).eval()
+
+
+def check_steps(timesteps: int) -> int:
+    """Return how many steps an image takes. Raises ConfigError where those are none, or more than any image needs."""
+    if not 1 <= timesteps <= TIMESTEPS_MAX:
+        raise ConfigError(where="timesteps", faults=(f"expected 1 to {TIMESTEPS_MAX:,}, got {timesteps:,}",))
+    return timesteps
 
 
 def _timesteps(ran: list[tuple[str, nn.Module]]) -> int:
@@ -188,9 +204,28 @@ def _passed(path: str, layer: nn.Module, *heard: torch.Tensor) -> torch.Tensor:
         raise UnsupportedError(where=path, reason=f"it hears a sum of different shapes, {shapes}")
     if isinstance(layer, Branched):
         return layer.through(heard[0], _passed)
+    if (n := _n_neurons(layer, heard[0].shape)) > NEURONS_MAX:
+        raise UnsupportedError(where=path, reason=f"it gives {n:,} values, where {NEURONS_MAX:,} are the most")
     try:
         return heard[0] if isinstance(layer, IF) else layer.eval()(heard[0])
     except RuntimeError as error:
         what = " ".join(str(error).split())
         reason = f"it does not take the {tuple(heard[0].shape[1:])} it is given ({what})"
         raise UnsupportedError(where=path, reason=reason) from None
+
+
+def _n_neurons(layer: nn.Module, source: torch.Size) -> int:
+    """Return how many values a window that moves over a map gives; 0 of a layer that has none, or cannot move."""
+    if not isinstance(layer, nn.Conv2d | nn.AvgPool2d) or len(source) != 4 or isinstance(layer.padding, str):
+        return 0
+    sides = (_pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding), _pair(getattr(layer, "dilation", 1)))
+    channels = layer.out_channels if isinstance(layer, nn.Conv2d) else source[1]
+    extents = (
+        (n + 2 * pad - apart * (side - 1) - 1) // step + 1 if step else 0
+        for n, side, step, pad, apart in zip(source[2:], *sides, strict=True)
+    )
+    return channels * math.prod(max(extent, 0) for extent in extents)
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value, value)

@@ -45,6 +45,10 @@ WEIGHT_BITS_MAX = 8
 _DIVISOR_MAX = 1 << 24
 TIMESTEPS_MAX = 65_536
 """More steps than any image needs; a file that asks for more is refused before memory is."""
+NEURONS_MAX = 1 << 25
+"""More neurons than any layer has, likewise."""
+COUNTED_MAX = 4096
+"""More classes than any last layer has whose spikes are counted, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

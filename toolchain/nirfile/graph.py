@@ -61,12 +61,14 @@ def _flat(graph: Any, prefix: str = "") -> tuple[dict[str, Any], list[tuple[str,
     for name, node in graph.nodes.items():
         path = prefix + name
         if type(node).__name__ != "NIRGraph":
-            nodes[path], first[name], last[name] = node, path, path
+            _put(nodes, path, node)
+            first[name] = last[name] = path
             continue
         inner, joined = _flat(node, f"{path}.")
         if not inner:
             raise _unsupported(path, "it is a graph without nodes")
-        nodes |= inner
+        for other in inner:
+            _put(nodes, other, inner[other])
         edges += joined
         first[name] = _end(path, inner, {target for _, target in joined})
         last[name] = _end(path, inner, {source for source, _ in joined})
@@ -75,6 +77,12 @@ def _flat(graph: Any, prefix: str = "") -> tuple[dict[str, Any], list[tuple[str,
             raise _unsupported(prefix + source, f"it is joined to {target}, and one of them is no node of the graph")
         edges.append((last[source], first[target]))
     return nodes, edges
+
+
+def _put(nodes: dict[str, Any], path: str, node: Any) -> None:
+    if path in nodes:
+        raise _unsupported(path, "two nodes have this name")
+    nodes[path] = node
 
 
 def _end(path: str, nodes: dict[str, Any], joined: set[str]) -> str:
@@ -91,10 +99,10 @@ def _without_passing(
     """Return nodes and edges without the ends of inner graphs, which hand on what they are given."""
     found = dict.fromkeys(edges)
     kept = dict(nodes)
-    for name, node in nodes.items():
+    for name in [name for name, node in nodes.items() if type(node).__name__ in _PASSING]:
         sources = [source for source, target in found if target == name]
         targets = [target for source, target in found if source == name]
-        if type(node).__name__ in _PASSING and sources and targets and name not in targets:
+        if sources and targets and name not in targets:
             del kept[name]
             found = dict.fromkeys([*(edge for edge in found if name not in edge), *itertools.product(sources, targets)])
     return kept, list(found)

@@ -54,8 +54,8 @@ def neurons(name: str, node: Any, channels: int, dt: float | None) -> Neurons:
     leak, gain, taken = _leaky(name, node, given["r"], dt) if kind == "LIF" else _integrating(name, given["r"], dt)
     with np.errstate(divide="ignore", invalid="ignore"):
         v_th = given["v_threshold"] / gain
-    if not (np.isfinite(v_th) & (v_th > 0) & (gain > 0)).all():
-        raise _unsupported(name, f"{kind}: its thresholds and r are not all greater than 0")
+    if not ((v_th < np.finfo(np.float32).max) & (v_th > 0) & (gain > 0)).all():
+        raise _unsupported(name, f"{kind}: its thresholds and r are not all finite and greater than 0")
     if v_th.size > 1 and (v_th != v_th.flat[0]).any():
         per_channel = _per_channel(name, kind, v_th, channels)
         return Neurons(v_th=_above(1.0), leak=leak, gains=1 / per_channel, dt=taken)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.adopt import Adopted, chain
+from toolchain.adopt import Adopted, chain, check_steps
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
 from toolchain.nets.branched import SPIKES, Branched
+from toolchain.nirfile.file import check_file
 from toolchain.nirfile.graph import Part, pieces
 from toolchain.nirfile.library import OURS, SCHEMA, library
 from toolchain.nirfile.neurons import NAMES, Neurons, neurons
@@ -62,11 +63,14 @@ def read(
     """
     graph = _graph(path)
     ours = _ours(path, graph)
-    steps, dt = timesteps or ours.get("timesteps"), dt or ours.get("dt")
+    steps = ours.get("timesteps") if timesteps is None else timesteps
+    dt = ours.get("dt") if dt is None else dt
     if steps is None:
         fault = "the graph does not say how many steps an image takes; say it with --timesteps"
         raise ConfigError(where="timesteps", faults=(fault,))
-    made = _Chain(shape, dt=dt, timesteps=steps)
+    if dt is not None and not 0 < dt < math.inf:
+        raise ConfigError(where="dt", faults=(f"expected seconds, more than 0, got {dt:g}",))
+    made = _Chain(shape, dt=dt, timesteps=check_steps(steps))
     for piece in pieces(graph):
         if isinstance(piece, Part):
             made.take_part(piece)
@@ -82,9 +86,12 @@ def _graph(path: Path) -> Any:
     """Return the graph of a file. Raises FormatError for any other."""
     nir = library()
     try:
+        check_file(path)
         graph = nir.read(path, type_check=False)
     except FileNotFoundError:
         raise FormatError(path=str(path), reason="no such file") from None
+    except FormatError:
+        raise
     except Exception as error:  # noqa: BLE001  a hostile file can make h5py, numpy and nir raise anything
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise FormatError(path=str(path), reason=f"not a NIR graph ({what})") from None
