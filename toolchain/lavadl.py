@@ -41,6 +41,7 @@ COUNTS = "spike_counts"
 WHITE = 255
 """The pixel that an input block with neurons is taken to see as 1."""
 _MAX_BYTES = 1 << 31
+_GREATEST = 1 << 31
 _NOTED = {"type", "shape", "weight", "bias", "neuron"}
 _GEOMETRY = {"stride", "padding", "dilation", "groups"}
 _IGNORED = {"inChannels", "outChannels", "kernelSize", "inFeatures", "outFeatures"}
@@ -282,6 +283,8 @@ def _integers(at: str, group: h5py.Group, name: str, default: int | None = None)
     if foreign or dataset.dtype.kind not in "iufb" or dataset.nbytes > _MAX_BYTES:
         raise _unsupported(at, f"its {name} is not a dataset of numbers of this file")
     values = np.asarray(dataset[()])
+    if not (np.abs(values, dtype=np.float64) < _GREATEST).all():
+        raise _unsupported(at, f"its {name} is not of numbers that 32 bits hold")
     integers: Array = np.rint(values).astype(np.int64)
     if not np.array_equal(integers, values):
         raise _unsupported(at, f"its {name} is not of integers, and netx would cut off the fractions")
