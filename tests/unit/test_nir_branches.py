@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import residual
+import torch
 from traces import differences
 
 from toolchain import emulate, export, mapping, nirfile, profile, quantize
@@ -202,14 +203,63 @@ def test_a_graph_with_branches_is_written_as_it_was_read_with_its_integers(tmp_p
     assert differences(one, other) == []
 
 
+LAST = nir.Affine(weight=RNG.normal(0, 1, (3, 6)), bias=RNG.normal(0, 1, 3))
+SUMMED = {
+    "without": ("e-to_f", "d-to_f", "to_f-f", "f-pool"),
+    "more": ("e-pool", "d-pool"),
+}
+"""Edges of a network whose readout hears the sum of the spikes of d and e."""
+
+
+def summed(folder):
+    """What such a network is read as."""
+    made = {name: node for name, node in nodes(last=LAST).items() if name not in {"to_f", "f"}}
+    return read(folder, made, **SUMMED)
+
+
+def test_a_readout_may_hear_a_sum_of_spikes(tmp_path):
+    net = summed(tmp_path).double()
+    images = residual.images()
+    source, layers = quantize.fold(net, SHAPE, {})
+    assert [layer.relays for layer in layers] == [(0, 0), (0, 4), (0, 0), (0, 4), (0, 6), (0, 0)]
+    spikes = residual.chain_spikes(layers, source.encode(images), T)[-1]
+    last = layers[-1]
+    pooled = spikes.sum(axis=(1, 3, 4))  # the pool's mean is in the weights
+    with torch.no_grad():
+        expected = T * net(torch.from_numpy(images).double() / 255)
+    np.testing.assert_allclose(pooled @ last.weight.T + T * last.bias, expected.numpy(), rtol=1e-9)
+    assert len(np.unique(pooled, axis=0)) > 2
+
+
+def test_a_sum_of_spikes_is_written_as_it_was_read(tmp_path):
+    net = summed(tmp_path)
+    path = tmp_path / "again.nir"
+    path.write_bytes(nirfile.write(net, {}, b""))
+    shown = torch.from_numpy(residual.images()) / 255
+    with torch.no_grad():
+        assert torch.equal(nirfile.read(path, SHAPE).adopted.net(shown), net(shown))
+
+
+@pytest.mark.slow
+def test_a_readout_that_hears_a_sum_of_spikes_has_the_same_logits_on_lava(tmp_path, run_on_lava):
+    network = quantized(summed(tmp_path))
+    images = residual.images(3)
+    assert differences(emulate.run(network, images, record=True), run_on_lava(network, images)) == []
+
+
 REFUSED = {
     "image": (
         {"more": ("stem-c",)},
         "stem: it leads to a and c, and sends no spikes, which alone can skip layers",
     ),
-    "no neurons": (
-        {"without": ("to_f-f", "f-pool"), "more": ("to_f-pool", "e-pool", "d-pool"), "drop": ("f",)},
-        "c: it leads to short and to_d, and no neurons hear what comes of both",
+    "a sum of more than spikes": (
+        {
+            "nodes": {"to_f": conv(6, 6), "last": LAST},
+            "without": ("to_f-f", "f-pool", "d-to_f"),
+            "more": ("to_f-pool", "e-pool"),
+            "drop": ("f",),
+        },
+        "e.sum: only spikes can be summed where no neurons hear the sum; a convolution leads to it",
     ),
     "pool": (
         {"nodes": {"short": nir.AvgPool2d(np.array((2, 2)), np.array((2, 2)), np.array((0, 0)))}},

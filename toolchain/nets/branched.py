@@ -19,7 +19,7 @@ class Branched(nn.Module):
     """Convolutions and neurons from the spikes of one layer to those of another, with skip connections between them.
 
     Equation: out[n] = layer_n(sum of out[s] over the sources s of n); the part's output is that of its last layer.
-    layers, sources: by name, behind their own sources; the last layer is of neurons.
+    layers, sources: by name, behind their own sources; the last layer is of neurons, or an Identity that gives the sum of spikes.
 
     Shapes: (B, C, H, W) -> (B, C', H', W'); in mode `snn` with T * B for B.
     """

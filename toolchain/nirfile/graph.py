@@ -20,12 +20,14 @@ _PASSING = {"Input", "Output"}
 class Part:
     """Nodes with branches between the spikes before them and those of the last. Equation: a node takes the sum of its sources.
 
-    sources: by name, the node before the part among them, called `begin`.
+    sources: by name, the node before the part among them, called `begin`; ends: where no neurons hear all branches, the nodes
+    whose sum the part gives.
     """
 
     begin: str
     nodes: dict[str, Any]
     sources: dict[str, tuple[str, ...]]
+    ends: tuple[str, ...] = ()
 
 
 def pieces(graph: Any) -> list[tuple[str, Any] | Part]:
@@ -145,27 +147,43 @@ def _cut(
         while len(after[name]) > 1:
             part = _part(name, nodes, rest, before, after)
             yield part
+            if part.ends:
+                break
             name = next(reversed(part.nodes))
 
 
 def _part(
     begin: str, nodes: dict[str, Any], rest: list[str], before: dict[str, list[str]], after: dict[str, list[str]]
 ) -> Part:
-    """Return the nodes, taken from the end of `rest`, up to the next neurons that all paths from `begin` go through."""
-    said = f"it leads to {' and '.join(after[begin])}"
+    """Return the nodes, taken from the end of `rest`, up to the next neurons that all paths from `begin` go through.
+
+    Without such neurons, up to the first other node that they go through.
+    """
     if type(nodes[begin]).__name__ not in SPIKING:
-        reason = f"{said}, and sends no spikes, which alone can skip layers"
+        reason = f"it leads to {' and '.join(after[begin])}, and sends no spikes, which alone can skip layers"
         raise _unsupported(begin, reason)
-    inside: dict[str, Any] = {}
+    inside: list[str] = []
     open_ends = set(after[begin])
+    meeting: int | None = None
     while rest:
         name = rest.pop()
-        inside[name] = nodes[name]
         open_ends.discard(name)
         if not open_ends and type(nodes[name]).__name__ in SPIKING:
-            return Part(begin=begin, nodes=inside, sources={each: tuple(before[each]) for each in inside})
+            return _of(begin, [*inside, name], nodes, before)
+        if not open_ends and meeting is None:
+            meeting = len(inside)
+        inside.append(name)
         open_ends |= set(after[name])
-    raise _unsupported(begin, f"{said}, and no neurons hear what comes of both")
+    assert meeting is not None  # the last node, if no other
+    rest += reversed(inside[meeting:])
+    return _of(begin, inside[:meeting], nodes, before, ends=tuple(before[inside[meeting]]))
+
+
+def _of(
+    begin: str, names: Sequence[str], nodes: dict[str, Any], before: dict[str, list[str]], ends: tuple[str, ...] = ()
+) -> Part:
+    held = {name: nodes[name] for name in names}
+    return Part(begin=begin, nodes=held, sources={name: tuple(before[name]) for name in names}, ends=ends)
 
 
 def _unsupported(where: str, reason: str) -> UnsupportedError:

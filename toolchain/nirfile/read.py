@@ -162,13 +162,13 @@ class _Chain:
         self.layers[name] = made
 
     def take_part(self, part: Part) -> None:
-        """The layers of a part with branches stand behind the others, as one by the name of its last. Raises UnsupportedError, ConfigError."""
+        """The layers of a part with branches stand behind the others, as one by the name of its last, or of their sum. Raises UnsupportedError, ConfigError."""
         layers: dict[str, nn.Module] = {}
         sources: dict[str, tuple[str, ...]] = {}
         channels = {part.begin: self._channels}
         for name, node in part.nodes.items():
             kind = type(node).__name__
-            heard = tuple(SPIKES if source == part.begin else source for source in part.sources[name])
+            heard = tuple(_source(part, source) for source in part.sources[name])
             channels[name] = channels[part.sources[name][0]]
             if kind == "Conv2d":
                 layers[name] = _conv(name, node, 1.0)
@@ -185,6 +185,10 @@ class _Chain:
                     f"{kind} cannot be deployed between the ends of a skip connection; only Conv2d, IF and LIF can",
                 )
             sources[name] = heard
+        if part.ends:
+            name = f"{part.begin}.sum"
+            layers[name], sources[name] = nn.Identity(), tuple(_source(part, end) for end in part.ends)
+            channels[name] = channels[part.ends[0]]
         self.layers[name] = Branched(layers, sources)
         self._channels = channels[name]
 
@@ -217,6 +221,10 @@ class _Chain:
         made = IF(v_th=found.v_th, timesteps=self._timesteps, leak=found.leak)
         made.mode = "snn"
         return found, made
+
+
+def _source(part: Part, name: str) -> str:
+    return SPIKES if name == part.begin else name
 
 
 def _gain(gains: Floats) -> nn.Conv2d:

@@ -86,22 +86,24 @@ class _Neurons:
     heard: _Sum
 
 
-def unbranched(part: Branched, channels: int) -> list[Folded]:
-    """Return the layers of a part of a network as a chain, for `channels` of spikes. Raises UnsupportedError, naming a layer.
+def unbranched(part: Branched, channels: int) -> tuple[list[Folded], Floats | None]:
+    """Return the layers of a part of a network as a chain, for `channels` of spikes, and what it gives of their last one's channels.
 
-    Each is called after the convolution that it hears its latest source by.
+    Each is called after the convolution that it hears its latest source by. Where neurons are the part's last layer, it gives their
+    spikes: None; else a sum: a matrix (C, channels, relays among them). Raises UnsupportedError, naming a layer.
     """
-    layers = _neurons(part, channels)
+    layers, end = _neurons(part, channels)
+    heard = [*(layer.heard for layer in layers), *([end] if end else [])]
     made: list[Folded] = []
     given = [SPIKES]  # the layers of neurons whose spikes the layer before sends, and the strides they have passed
     widths, passed = {SPIKES: channels}, {SPIKES: _ONE}
     for index, layer in enumerate(layers):
-        later = {source for after in layers[index + 1 :] for source in after.heard.terms}
+        later = {source for after in heard[index + 1 :] for source in after.terms}
         found = _composed(layer, given, widths, passed)
         kept = [at for at, source in enumerate(given) if source in later]
         if kept:
-            heard = max(at for at, source in enumerate(given) if source in layer.heard.terms) + 1
-            first, last = min(kept[0], heard), kept[-1] + 1
+            reach = max(at for at, source in enumerate(given) if source in layer.heard.terms) + 1
+            first, last = min(kept[0], reach), kept[-1] + 1
             ends = np.cumsum([0, *(widths[source] for source in given)])
             found = replace(found, relays=(int(ends[first]), int(ends[last])))
             _check_relayed(found)
@@ -114,11 +116,11 @@ def unbranched(part: Branched, channels: int) -> list[Folded]:
         taken = {one.name for one in made}
         made.append(found if found.name not in taken else replace(found, name=layer.name))
         given, widths[layer.name], passed[layer.name] = [layer.name, *given], len(found.weight), _ONE
-    return made
+    return made, _given(part.names[-1], end, given, widths, passed) if end else None
 
 
-def _neurons(part: Branched, channels: int) -> list[_Neurons]:
-    """Return the layers of neurons, in order, and what each hears."""
+def _neurons(part: Branched, channels: int) -> tuple[list[_Neurons], _Sum | None]:
+    """Return the layers of neurons, in order, and what each hears; and the sum at the end, if that is none of theirs."""
     sums = {SPIKES: _itself(SPIKES, channels)}
     found: list[_Neurons] = []
     for name, module in part.named_layers():
@@ -129,10 +131,25 @@ def _neurons(part: Branched, channels: int) -> list[_Neurons]:
             case IF():
                 found.append(_Neurons(name=name, module=module, heard=heard))
                 sums[name] = _itself(name, len(heard.bias))
+            case nn.Identity() if name == part.names[-1]:
+                return found, heard
             case _:
                 reason = f"{type(module).__name__} between the ends of a skip connection cannot be deployed; only Conv2d and neurons can"
                 raise unsupported(name, reason)
-    return found
+    return found, None
+
+
+def _given(name: str, end: _Sum, given: Sequence[str], widths: Mapping[str, int], passed: Mapping[str, Pair]) -> Floats:
+    """Return a sum of spikes as a matrix of the channels that the last layer sends. Raises UnsupportedError where it is more."""
+    blocks = []
+    for source in given:
+        term = _relayed(name, end.terms[source], passed[source]) if source in end.terms else None
+        if end.bias.any() or (term and not (term.pointwise and term.at.stride == _ONE)):
+            raise unsupported(
+                name, "only spikes can be summed where no neurons hear the sum; a convolution leads to it"
+            )
+        blocks.append(term.weight[:, :, 0, 0] if term else np.zeros((len(end.bias), widths[source])))
+    return np.concatenate(blocks, axis=1)
 
 
 def _itself(name: str, channels: int) -> _Sum:

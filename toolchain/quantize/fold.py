@@ -60,12 +60,13 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
     """Return the layers with batch norm and pools folded in, the input normalisation not yet."""
     layers: list[Folded] = []
     pool = 1
+    given: Floats | None = None
     for name, module in net.body.named_children():
         unfinished = bool(layers) and layers[-1].threshold is None
         match module:
             case nn.Conv2d() | nn.Linear() if not unfinished:
-                layers.append(opened(name, module, pool, masks))
-                pool = 1
+                layers.append(_hearing(opened(name, module, pool, masks), given))
+                pool, given = 1, None
             case nn.Conv2d() | nn.Linear():
                 raise unsupported(layers[-1].name, f"has no spiking neurons before {name}")
             case nn.BatchNorm2d() if unfinished and isinstance(layers[-1].module, nn.Conv2d):
@@ -73,7 +74,7 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
             case IF() if unfinished:
                 layers[-1] = replace(layers[-1], threshold=max(module.v_th.item(), V_TH_MIN), leak=module.leak)
             case Block() | Branched() if pool == 1 and layers and isinstance(layers[-1].module, nn.Conv2d):
-                layers = _chained(name, module, layers, masks)
+                layers, given = _chained(name, module, layers, masks)
             case nn.AvgPool2d() if layers and not unfinished:
                 pool *= _pool_of(name, module)
             case nn.Flatten() | nn.Dropout() | nn.Dropout2d() | nn.Identity():
@@ -85,15 +86,37 @@ def _fold_chain(net: Net, masks: Mapping[str, Bools]) -> list[Folded]:
     return layers
 
 
-def _chained(name: str, module: Block | Branched, layers: list[Folded], masks: Mapping[str, Bools]) -> list[Folded]:
-    """Return the layers with those of a module that has branches, which a block begins before neurons and a part behind them."""
+def _chained(
+    name: str, module: Block | Branched, layers: list[Folded], masks: Mapping[str, Bools]
+) -> tuple[list[Folded], Floats | None]:
+    """Return the layers with those of a module that has branches, and a sum that it gives as of `unbranched`.
+
+    A block begins before neurons, a part behind them.
+    """
     unfinished = layers[-1].threshold is None
     match module:
         case Block() if unfinished:
-            return [*layers[:-1], *residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)]
+            return [*layers[:-1], *residual.lowered(name, module, layers[-1], masks, image=len(layers) == 1)], None
         case Branched() if not unfinished:
-            return [*layers, *unbranched(module, len(layers[-1].weight))]
+            made, given = unbranched(module, len(layers[-1].weight))
+            return [*layers, *made], given
     raise unsupported(name, _reason(module))
+
+
+def _hearing(layer: Folded, given: Floats | None) -> Folded:
+    """Return a layer as it hears a sum of spikes, by the spikes themselves. Shape: given (C of the sum, channels that are sent)."""
+    if given is None:
+        return layer
+    if isinstance(layer.module, nn.Conv2d) and layer.module.groups > 1:
+        raise unsupported(layer.name, "it hears the sum of spikes in groups; only one group can")
+    by_channel = layer.weight.reshape(len(layer.weight), len(given), -1)
+    weight = np.einsum("ocp,ci->oip", by_channel, given, optimize=True)
+    weight = (
+        weight.reshape(len(weight), given.shape[1], *layer.weight.shape[2:])
+        if layer.weight.ndim == 4
+        else weight.reshape(len(weight), -1)
+    )
+    return replace(layer, weight=weight, mask=weight != 0)
 
 
 def _reason(module: nn.Module) -> str:
