@@ -263,7 +263,7 @@ REFUSED = {
     "twice": (Twice(), "conv: it runs twice; a chain runs each layer once"),
     "shapes": (
         flat(IFNode(), nn.Linear(5, 2)),
-        "3: it does not take the (4,) it is given (mat1 and mat2 shapes cannot be multiplied (1x4 and 5x2))",
+        "3: it does not take the (4,) it is given; it takes 5 values",
     ),
 }
 

@@ -267,7 +267,7 @@ REFUSED = {
     "no outputs": ({"hidden": nir.Linear(weight=np.zeros((0, 48)))}, "hidden: its weight is not of finite numbers"),
     "no match": (
         {"hidden": affine(6, 47)},
-        "hidden: it does not take the (48,) it is given (mat1 and mat2 shapes cannot be multiplied (1x48 and 47x6))",
+        "hidden: it does not take the (48,) it is given; it takes 47 values",
     ),
     "infinite": ({"hidden": nir.Linear(weight=np.full((6, 48), np.inf))}, "hidden: its weight is not of finite numbers"),
     "many matrices": ({"hidden": nir.Linear(weight=np.ones((2, 6, 48)))}, "hidden: its weight has shape (2, 6, 48); only matrices can be deployed"),

@@ -208,10 +208,21 @@ def _passed(path: str, layer: nn.Module, *heard: torch.Tensor) -> torch.Tensor:
         raise UnsupportedError(where=path, reason=f"it gives {n:,} values, where {NEURONS_MAX:,} are the most")
     try:
         return heard[0] if isinstance(layer, IF) else layer.eval()(heard[0])
-    except RuntimeError as error:
-        what = " ".join(str(error).split())
-        reason = f"it does not take the {tuple(heard[0].shape[1:])} it is given ({what})"
+    except RuntimeError:
+        reason = f"it does not take the {tuple(heard[0].shape[1:])} it is given; {_taken(layer)}"
         raise UnsupportedError(where=path, reason=reason) from None
+
+
+def _taken(layer: nn.Module) -> str:
+    """Return what a layer takes, in words of ours: those of torch change with its version."""
+    match layer:
+        case nn.Linear():
+            return f"it takes {layer.in_features:,} values"
+        case nn.Conv2d():
+            return f"it takes maps of {layer.in_channels:,} channels and at least the size of its window"
+        case nn.BatchNorm2d():
+            return f"it takes maps of {layer.num_features:,} channels"
+    return "it takes maps of at least the size of its window, which moves"
 
 
 def _n_neurons(layer: nn.Module, source: torch.Size) -> int:
