@@ -114,13 +114,16 @@ def test_a_graph_of_another_library_gives_what_that_library_gives(library):
 
 
 def test_what_a_graph_leaves_open_is_said():
+    resets = "Neurons are taken to be reset to 0, as NIR's are; a graph does not tell that they were trained with soft resets, snnTorch's default."
     assert read(nodes()).notes == (
         "A step takes 0.0001 seconds; neurons of the graph are read by forward Euler.",
         "The graph is taken to see pixels of [0, 1], the same image at each step.",
+        resets,
     )
     assert read(nodes(leaky=integrator()), mean=(0.25,), std=(0.5,)).notes == (
         "Neurons integrate what they are given at each step, whatever its length.",
         "The graph is taken to see pixels of [0, 1] less [0.25], over [0.5], the same image at each step.",
+        resets,
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Shape = tuple[int, int, int]
 
 _Weighted = TypeVar("_Weighted", nn.Conv2d, nn.Linear)
+_RESETS = "Neurons are taken to be reset to 0, as NIR's are; a graph does not tell that they were trained with soft resets, snnTorch's default."
 _LAYERS = "Conv2d, Affine, Linear, IF, LIF, AvgPool2d, SumPool2d and Flatten"
 
 
@@ -78,7 +79,7 @@ def read(
             made.take(*piece)
     mean, std = mean or ours.get("mean"), std or ours.get("std")
     adopted = Adopted(net=chain(made.layers, shape, mean=mean, std=std), masks={})
-    notes = () if ours else (_steps_in_words(made.dt), _images_in_words(mean, std))
+    notes = () if ours else (_steps_in_words(made.dt), _images_in_words(mean, std), _RESETS)
     return Read(adopted=adopted, notes=notes, integers=ours.get("integers"))
 
 
