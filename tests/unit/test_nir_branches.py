@@ -115,6 +115,25 @@ def test_the_order_of_edges_in_a_file_changes_nothing(tmp_path):
         assert np.array_equal(mine.weight, theirs.weight)
 
 
+def test_a_block_that_is_a_graph_of_its_own_is_one_with_its_nodes_in_place(tmp_path):
+    whole = integrator(np.full((4, 8, 8), 0.5))  # nir checks the shapes of inner graphs
+    made = nodes(b=whole, c=whole)
+    inside = ("to_b", "b", "to_c", "c")
+    ends = {"in": nir.Input(input_type=np.array((4, 8, 8))), "out": nir.Output(output_type=np.array((4, 8, 8)))}
+    edges = [("in", "to_b"), ("to_b", "b"), ("b", "to_c"), ("to_c", "c"), ("in", "c"), ("c", "out")]
+    block = nir.NIRGraph(nodes={**ends, **{name: made[name] for name in inside}}, edges=edges, type_check=False)
+    outer = {**{name: node for name, node in made.items() if name not in inside}, "block": block}
+    gone = [edge for edge in EDGES if set(edge.split("-")) & set(inside)]
+    nested = read(tmp_path, outer, without=gone, more=("a-block", "block-to_d", "block-short"))
+    images = residual.images()
+    for one, other in zip(
+        quantize.float_spikes(nested, images), quantize.float_spikes(read(tmp_path, made), images), strict=True
+    ):
+        assert np.array_equal(one, other)
+    names = [layer.name for layer in quantize.fold(nested, SHAPE, {})[1]]
+    assert names == ["stem", "block.to_b", "block.to_c", "to_d", "to_e", "to_f", "last"]
+
+
 def test_thresholds_of_channels_behind_a_sum_scale_all_that_is_heard(tmp_path):
     thresholds = np.array([0.5, 1.0, 0.25, 0.75])
     made = nodes(c=integrator(thresholds))
