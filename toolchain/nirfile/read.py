@@ -15,8 +15,9 @@ from torch import nn
 from toolchain.adopt import Adopted, chain, check_steps
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
 from toolchain.nets.branched import SPIKES, Branched
+from toolchain.nets.cut import Part
 from toolchain.nirfile.file import check_file
-from toolchain.nirfile.graph import Part, pieces
+from toolchain.nirfile.graph import pieces
 from toolchain.nirfile.library import OURS, SCHEMA, library
 from toolchain.nirfile.neurons import NAMES, Neurons, neurons
 from toolchain.spiking import IF
