@@ -253,14 +253,13 @@ REFUSED = {
         nn.Sequential(nn.Flatten(2), nn.Linear(128, 4), IFNode()),
         "0: only Flatten() from the first dimension to the last can be deployed",
     ),
-    "branch": (Branching(), f"forward: it computes add, which is no layer of a chain. {SEQUENTIAL}"),
-    "nested branch": (Nested(Branching()), f"inner: it computes add, which is no layer of a chain. {SEQUENTIAL}"),
-    "skipped layer": (
-        Skipping(),
-        "act: it takes more than the output of the layer before it; a chain has no branches",
+    "branch": (
+        Branching(),
+        "the image: it leads to conv and flatten, and sends no spikes, which alone can skip layers",
     ),
-    "function": (Functional(), f"forward: it computes relu, which is no layer of a chain. {SEQUENTIAL}"),
-    "twice": (Twice(), "conv: it runs twice; a chain runs each layer once"),
+    "skipped layer": (Skipping(), "conv: no edges leave it, nor head; a network has one output"),
+    "function": (Functional(), f"forward: it computes relu, which is no layer. {SEQUENTIAL}"),
+    "twice": (Twice(), "conv: it runs twice; a network of layers runs each once"),
     "shapes": (
         flat(IFNode(), nn.Linear(5, 2)),
         "3: it does not take the (4,) it is given; it takes 5 values",

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from toolchain.adopt.graph import KINDS, layers
+from toolchain.adopt.graph import KINDS, pieces
 from toolchain.adopt.neurons import adopted, is_neuron
 from toolchain.errors import ConfigError, UnsupportedError
 from toolchain.ir import COUNTED_MAX, NEURONS_MAX, TIMESTEPS_MAX
 from toolchain.nets import Branched, Net
+from toolchain.nets.branched import SPIKES
+from toolchain.nets.cut import Part
 from toolchain.spiking import IF
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
     Shape = tuple[int, int, int]
 
-__all__ = ["COUNTS", "Adopted", "adopt", "chain", "check_steps"]
+__all__ = ["COUNTS", "Adopted", "adopt", "branched", "chain", "check_steps"]
 
 COUNTS = "spike_counts"
 """Name of the readout that is added where the last layer spikes: its weights are the identity."""
@@ -58,21 +60,30 @@ def adopt(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Adopted:
-    """Return a network that computes what a chain of layers does, weights copied, for images of shape (C, H, W).
+    """Return a network that computes what layers of a module do, weights copied, for images of shape (C, H, W).
 
     timesteps: steps an image, by default those of the module's own IF layers; mean, std: of each channel, in pixels of
     [0, 1], where the module expects normalised images. Raises UnsupportedError, which names the layer by its dotted path.
     """
     if isinstance(module, Net):
         return Adopted(net=module, masks={})
-    ran = layers(module)
+    ran = pieces(module)
     steps = check_steps(_timesteps(ran) if timesteps is None else timesteps)
     made: dict[str, nn.Module] = {}
     masks: dict[str, Bools] = {}
-    for path, layer in ran:
-        made[path] = adopted(path, layer, steps) if is_neuron(layer) else _copied(path, layer)
+
+    def taken(path: str, layer: nn.Module) -> nn.Module:
         if (mask := getattr(layer, "weight_mask", None)) is not None:
             masks[path] = mask.detach().cpu().numpy() != 0
+        return adopted(path, layer, steps) if is_neuron(layer) else _copied(path, layer)
+
+    for piece in ran:
+        if isinstance(piece, Part):
+            layers = {path: taken(path, layer) for path, layer in piece.nodes.items()}
+            name, part = branched(piece, layers, piece.sources)
+            made[name] = part
+        else:
+            made[piece[0]] = taken(*piece)
     net = chain(made, shape, mean=mean, std=std)
     return Adopted(net=net, masks=masks)
 
@@ -111,6 +122,21 @@ def chain(
     return Net(body, input_shape=shape, mean=mean, std=std).eval()
 
 
+def branched(
+    part: Part, layers: Mapping[str, nn.Module], sources: Mapping[str, tuple[str, ...]]
+) -> tuple[str, Branched]:
+    """Return the layers of a part as one, and its name: that of its last layer, or of the sum that it gives."""
+
+    def named(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(SPIKES if name == part.begin else name for name in names)
+
+    heard = {name: named(names) for name, names in sources.items()}
+    if part.ends:
+        name = f"{part.begin}.sum"
+        return name, Branched({**layers, name: nn.Identity()}, {**heard, name: named(part.ends)})
+    return list(layers)[-1], Branched(layers, heard)
+
+
 def check_steps(timesteps: int) -> int:
     """Return how many steps an image takes. Raises ConfigError where those are none, or more than any image needs."""
     if not 1 <= timesteps <= TIMESTEPS_MAX:
@@ -118,8 +144,9 @@ def check_steps(timesteps: int) -> int:
     return timesteps
 
 
-def _timesteps(ran: list[tuple[str, nn.Module]]) -> int:
-    own = {layer.timesteps for _, layer in ran if isinstance(layer, IF)}
+def _timesteps(ran: list[tuple[str, nn.Module] | Part]) -> int:
+    layers = [layer for piece in ran for layer in (piece.nodes.values() if isinstance(piece, Part) else piece[1:])]
+    own = {layer.timesteps for layer in layers if isinstance(layer, IF)}
     if len(own) != 1:
         fault = "say how many steps an image takes" + (f"; its neurons say {sorted(own)}" if own else "")
         raise ConfigError(where="timesteps", faults=(fault,))

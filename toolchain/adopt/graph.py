@@ -1,4 +1,4 @@
-"""The layers that a module's forward runs, in order, and nothing else that it does: what is not a layer is refused."""
+"""The layers that a module's forward runs, and their sums, and nothing else that it does: what is neither is refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import fx, nn
 
 from toolchain.adopt.neurons import is_neuron
 from toolchain.errors import UnsupportedError
+from toolchain.nets.cut import Part, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
 _LIBRARIES = {"torch", "toolchain", "spikingjelly", "snntorch", "norse", "sinabs"}
@@ -20,40 +21,73 @@ _LIBRARIES = {"torch", "toolchain", "spikingjelly", "snntorch", "norse", "sinabs
 KINDS = nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d
 _STATELESS = (nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity)
 _FLATTENING: tuple[Any, ...] = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
+_ADDING: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+IMAGE, SUM = "the image", "the sum"
+"""Names, which no module has, of what the first layers hear and of a sum that no layer hears."""
 _SEQUENTIAL = "Pass a torch.nn.Sequential of its layers"
 
 
-def layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the layers a module runs, each with its dotted path; one without state that runs again gets a number.
+def pieces(module: nn.Module) -> list[tuple[str, nn.Module] | Part]:
+    """Return the layers a module runs, by dotted path, and parts with skip connections; one without state that runs again gets a number.
 
-    Symbolic tracing sees every operation on the input, so nothing is left out unseen. Raises UnsupportedError for a branch,
-    an operation that is no layer, a layer with weights or state that runs twice, and a forward that cannot be traced.
+    Symbolic tracing sees every operation on the input, so nothing is left out unseen. Raises UnsupportedError for a branch that
+    does not begin in spikes, an operation that is neither a layer nor a sum, a layer with weights or state that runs twice, and a forward
+    that cannot be traced.
     """
-    found: list[tuple[str, nn.Module]] = []
-    runs: dict[str, int] = {}
-    value: fx.Node | None = None
-    sizes: set[fx.Node] = set()
+    followed = _Followed(module)
     for node in _traced(module).nodes:
+        followed.take(node)
+    found = cut(followed.nodes, followed.edges, spiking=is_neuron)
+    return [piece for piece in found if isinstance(piece, Part) or piece[0] not in {IMAGE, SUM}]
+
+
+class _Followed:
+    """Layers and what they hear, as far as a trace is followed; `given` holds the layers that a value is the sum of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.nodes: dict[str, nn.Module] = {IMAGE: nn.Identity()}
+        self.edges: list[tuple[str, str]] = []
+        self._module = module
+        self._runs: dict[str, int] = {}
+        self._given: dict[fx.Node, tuple[str, ...]] = {}
+        self._sizes: set[fx.Node] = set()
+
+    def take(self, node: fx.Node) -> None:
+        """What a node computes is a layer, a sum, or nothing. Raises UnsupportedError."""
         if node.op == "output":
-            if node.args != (value,):
-                raise _unsupported("forward", "it returns something else than the output of its last layer")
+            self._end(node.args[0])
         elif node.op == "placeholder":
-            if value is None:
-                value = node
+            if not self._given:
+                self._given[node] = (IMAGE,)
             elif node.users:
                 raise _unsupported("forward", f"it takes {node.target} beside the image")
-        elif _is_size(node, sizes):
-            sizes.add(node)
+        elif _is_size(node, self._sizes):
+            self._sizes.add(node)
+        elif _is_sum(node, self._given):
+            self._given[node] = _summed(node, self._given)
         else:
-            path, layer = _layer(module, node, value, sizes)
-            runs[path] = runs.get(path, 0) + 1
-            if runs[path] > 1:
-                if not isinstance(layer, _STATELESS):
-                    raise _unsupported(path, "it runs twice; a chain runs each layer once")
-                path = f"{path}.{runs[path]}"
-            found.append((path, layer))
-            value = node
-    return found
+            path, layer = _layer(self._module, node, self._given, self._sizes)
+            path = self._numbered(path, layer)
+            self.nodes[path] = layer
+            self.edges += [(source, path) for source in self._given[node.all_input_nodes[0]]]
+            self._given[node] = (path,)
+
+    def _numbered(self, path: str, layer: nn.Module) -> str:
+        """Return the path of a layer that runs, the second time with a number."""
+        self._runs[path] = self._runs.get(path, 0) + 1
+        if self._runs[path] == 1:
+            return path
+        if not isinstance(layer, _STATELESS):
+            raise _unsupported(path, "it runs twice; a network of layers runs each once")
+        return f"{path}.{self._runs[path]}"
+
+    def _end(self, value: object) -> None:
+        ends = self._given.get(value) if isinstance(value, fx.Node) else None
+        if not ends:
+            raise _unsupported("forward", "it returns something else than the output of its last layer")
+        if len(ends) > 1:
+            self.nodes[SUM] = nn.Identity()
+            self.edges += [(end, SUM) for end in ends]
 
 
 class _Tracer(fx.Tracer):
@@ -103,22 +137,40 @@ def _is_size(node: fx.Node, sizes: AbstractSet[fx.Node]) -> bool:
     return node.target is operator.getitem and set(node.all_input_nodes) <= sizes
 
 
+def _is_sum(node: fx.Node, given: Mapping[fx.Node, object]) -> bool:
+    """Whether a node adds two values."""
+    adds = node.target in _ADDING and node.op in {"call_function", "call_method"}
+    return adds and len(node.args) == 2 and not node.kwargs and all(value in given for value in node.args)
+
+
+def _summed(node: fx.Node, given: Mapping[fx.Node, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the layers that a sum is of."""
+    one, other = (given[value] for value in node.args if isinstance(value, fx.Node))
+    if twice := set(one) & set(other):
+        raise _unsupported(_where(node), f"it adds {min(twice)} twice")
+    return (*one, *other)
+
+
 def _layer(
-    module: nn.Module, node: fx.Node, value: fx.Node | None, sizes: AbstractSet[fx.Node]
+    module: nn.Module, node: fx.Node, given: Mapping[fx.Node, object], sizes: AbstractSet[fx.Node]
 ) -> tuple[str, nn.Module]:
-    """Return the layer that a node runs on `value`, with its path."""
+    """Return the layer that a node runs on a value, with its path."""
     if node.op == "call_module":
         path, layer = str(node.target), module.get_submodule(str(node.target))
     elif node.op in {"call_function", "call_method"} and node.target in _FLATTENING:
         path, layer = node.name, _flatten(node, sizes)
     else:
         name = getattr(node.target, "__name__", node.target)
-        where = next(reversed(node.meta.get("nn_module_stack", {"": ""})), "") or "forward"
-        raise _unsupported(where, f"it computes {name}, which is no layer of a chain", _SEQUENTIAL)
+        raise _unsupported(_where(node), f"it computes {name}, which is no layer", _SEQUENTIAL)
     taken = [source for source in node.all_input_nodes if source not in sizes]
-    if taken != [value] or node.args[0] is not value:
-        raise _unsupported(path, "it takes more than the output of the layer before it; a chain has no branches")
+    if len(taken) != 1 or node.args[0] is not taken[0] or taken[0] not in given:
+        raise _unsupported(path, "it takes more than the output of a layer, or a sum of them")
     return path, layer
+
+
+def _where(node: fx.Node) -> str:
+    """Return the path of the module whose forward a node is in."""
+    return next(reversed(node.meta.get("nn_module_stack", {"": ""})), "") or "forward"
 
 
 def _flatten(node: fx.Node, sizes: AbstractSet[fx.Node]) -> nn.Module:

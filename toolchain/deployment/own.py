@@ -55,7 +55,7 @@ def deploy(
     """The folder `out` holds a module of torch, deployed for a profile; returns its report, as `export` does of a model.
 
     The module is a chain of Conv2d, BatchNorm2d, spiking neurons (our IF, SpikingJelly's IFNode, snnTorch's Leaky), AvgPool2d,
-    Linear, Dropout and Flatten, in a Sequential or run one after the other by its forward; see `adopt`.
+    Linear, Dropout and Flatten, in a Sequential or run one after the other by its forward, or has skip connections from spikes; see `adopt`.
 
     example: images that the scales are chosen on, and where there is no `test` those of the report; test: images and labels that
     accuracy, activity and samples are of; timesteps: steps an image, by default those of the module's IF layers; mean, std: of

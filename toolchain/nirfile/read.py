@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.adopt import Adopted, chain, check_steps
+from toolchain.adopt import Adopted, branched, chain, check_steps
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
-from toolchain.nets.branched import SPIKES, Branched
 from toolchain.nets.cut import Part
 from toolchain.nirfile.file import check_file
 from toolchain.nirfile.graph import pieces
@@ -170,7 +169,7 @@ class _Chain:
         channels = {part.begin: self._channels}
         for name, node in part.nodes.items():
             kind = type(node).__name__
-            heard = tuple(_source(part, source) for source in part.sources[name])
+            heard = part.sources[name]
             channels[name] = channels[part.sources[name][0]]
             if kind == "Conv2d":
                 layers[name] = _conv(name, node, 1.0)
@@ -187,12 +186,9 @@ class _Chain:
                     f"{kind} cannot be deployed between the ends of a skip connection; only Conv2d, IF and LIF can",
                 )
             sources[name] = heard
-        if part.ends:
-            name = f"{part.begin}.sum"
-            layers[name], sources[name] = nn.Identity(), tuple(_source(part, end) for end in part.ends)
-            channels[name] = channels[part.ends[0]]
-        self.layers[name] = Branched(layers, sources)
-        self._channels = channels[name]
+        name, made = branched(part, layers, sources)
+        self.layers[name] = made
+        self._channels = channels[part.ends[0] if part.ends else name]
 
     def _compare(self, name: str, node: Any) -> None:
         """Refuse a graph whose first node takes no images of the data's shape, be they flat or in a batch of one."""
@@ -223,10 +219,6 @@ class _Chain:
         made = IF(v_th=found.v_th, timesteps=self._timesteps, leak=found.leak)
         made.mode = "snn"
         return found, made
-
-
-def _source(part: Part, name: str) -> str:
-    return SPIKES if name == part.begin else name
 
 
 def _gain(gains: Floats) -> nn.Conv2d:

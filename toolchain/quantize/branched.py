@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from toolchain.nets.branched import SPIKES
-from toolchain.quantize.folded import Folded, opened, unsupported
+from toolchain.quantize.folded import Folded, normalised, opened, unsupported
 from toolchain.spiking import IF, V_TH_MIN
 
 if TYPE_CHECKING:
@@ -131,12 +131,28 @@ def _neurons(part: Branched, channels: int) -> tuple[list[_Neurons], _Sum | None
             case IF():
                 found.append(_Neurons(name=name, module=module, heard=heard))
                 sums[name] = _itself(name, len(heard.bias))
+            case nn.BatchNorm2d():
+                sums[name] = _normed(name, module, heard)
             case nn.Identity() if name == part.names[-1]:
                 return found, heard
+            case nn.Identity():
+                sums[name] = heard
             case _:
-                reason = f"{type(module).__name__} between the ends of a skip connection cannot be deployed; only Conv2d and neurons can"
+                kind = type(module).__name__
+                reason = f"{kind} between the ends of a skip connection cannot be deployed; only Conv2d, BatchNorm2d and neurons can"
                 raise unsupported(name, reason)
     return found, None
+
+
+def _normed(name: str, norm: nn.BatchNorm2d, heard: _Sum) -> _Sum:
+    """Return what a batch norm makes of a sum."""
+    each = nn.Conv2d(len(heard.bias), len(heard.bias), 1, groups=len(heard.bias), device="meta")
+    whole = np.ones((len(heard.bias), 1, 1, 1))
+    found = normalised(
+        Folded(name=name, module=each, weight=whole, bias=heard.bias, threshold=None, pool=1, mask=whole != 0), norm
+    )
+    terms = {source: replace(term, weight=term.weight * found.weight) for source, term in heard.terms.items()}
+    return _Sum(terms=terms, bias=found.bias)
 
 
 def _given(name: str, end: _Sum, given: Sequence[str], widths: Mapping[str, int], passed: Mapping[str, Pair]) -> Floats:
