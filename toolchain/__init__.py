@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toolchain import export as export
     from toolchain import finetune as finetune
     from toolchain import fit as fit
+    from toolchain import heal as heal
     from toolchain import lavadl as lavadl
     from toolchain import mapping as mapping
     from toolchain import nets as nets
@@ -76,7 +77,7 @@ _HOMES = {
 STEPS = (
     *("data", "nets", "train", "prune", "convert", "finetune", "evaluate", "quantize"),
     *("mapping", "check", "export", "emulate", "simulate", "energy", "report"),
-    *("compare", "fit", "lavadl", "nirfile"),
+    *("compare", "fit", "heal", "lavadl", "nirfile"),
 )
 """Modules whose verbs are public too, in the order of the main path."""
 

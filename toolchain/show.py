@@ -1,4 +1,4 @@
-"""What the results of `check`, `fit`, `simulate`, `verify` and `run` look like on a terminal."""
+"""What the results of `check`, `fit`, `heal`, `simulate`, `verify` and `run` look like on a terminal."""
 
 from __future__ import annotations
 
@@ -98,6 +98,20 @@ def fitted(result: Mapping[str, Any]) -> None:
     console.print(
         f"{_or_none(cores['before'])} > {cores['after']} cores of {result['profile']}, {result['budget']['cores']} allowed"
     )
+
+
+def healed(result: Mapping[str, Any]) -> None:
+    """Accuracy on validation images: of the float network, and of its integers before and after."""
+    console = Console()
+    table = _table("Validation accuracy", "", "clean", "under PGD")
+    titles = {"float": "float network", "before": "integers before", "after": "integers after"}
+    for when, outcomes in result["validation"].items():
+        table.add_row(titles[when], *(f"{outcomes[name]['accuracy']:.1%}" for name in ("none", "pgd-ens")))
+    console.print(table)
+    bits = ", ".join(f"{name} {width}" for name, width in result["weight_bits"].items())
+    console.print(f"weight bits for {result['profile']}: {bits}", highlight=False)
+    if result["out"] is None:
+        console.print("it did not help: nothing was written; try more --epochs or another --lr")
 
 
 def _or_none(n: int | None) -> str:

@@ -2,7 +2,7 @@
 
 A `model.pt` is a torch zip file of plain types and tensors, schema `rsnn-deploy/model/1`:
 
-- `recipe`, `stage`, `timesteps`, `n_classes`, `metrics`, `weight_bits` (if any): as in `Model`;
+- `recipe`, `stage`, `timesteps`, `n_classes`, `metrics`, `weight_bits` and `scales` (if any): as in `Model`;
 - `input`: `shape` (C, H, W), `mean` and `std` of each channel in pixels of [0, 1];
 - `data`: `source` and `sha256` of the data set;
 - `weights`: parameters by name, a tensor each, or for a pruned one `shape`, `mask` (bits, as `numpy.packbits` packs them)
@@ -47,7 +47,8 @@ class Model:
 
     state holds every parameter and statistic by its name in the network's body, pruned weights as zeros; mask is true where
     a weight is kept, by the name of the pruned weight, and empty before pruning; mean and std are in pixels of [0, 1].
-    weight_bits are of the layers whose weights are to be deployed in other than 8 bits.
+    weight_bits are of the layers whose weights are to be deployed in other than 8 bits; scales, what one unit of a layer's
+    weights stands for where the model was trained as integers, one number or one a channel.
     """
 
     recipe: Recipe
@@ -63,12 +64,13 @@ class Model:
     data_sha256: str
     metrics: Mapping[str, Any]
     weight_bits: Mapping[str, int] = field(default_factory=dict)
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     path: str = "model"
 
     @property
     def mode(self) -> Literal["ann", "snn"]:
         """Whether the network spikes at this stage."""
-        return "snn" if self.stage in {"convert", "finetune"} else "ann"
+        return "snn" if self.stage in {"convert", "finetune", recipes.HEAL} else "ann"
 
     @property
     def n_weights(self) -> int:
@@ -135,6 +137,7 @@ def to_bytes(model: Model) -> bytes:
             "batch_norm": batch_norm,
             "metrics": dict(model.metrics),
             **({"weight_bits": dict(model.weight_bits)} if model.weight_bits else {}),
+            **({"scales": {name: list(each) for name, each in model.scales.items()}} if model.scales else {}),
         }
     )
 
@@ -333,7 +336,7 @@ def _model(table: Mapping[str, Any], path: str) -> Model:
         for short, long in _STATISTICS.items():
             state[f"{layer}.{long}"] = statistics[short]
     _check_state(state)
-    if table["stage"] not in recipes.STAGES:
+    if table["stage"] not in {*recipes.STAGES, recipes.HEAL}:
         raise ValueError(f"stage {table['stage']!r}")
     shape, mean, std = _input(table["input"])
     return Model(
@@ -350,6 +353,7 @@ def _model(table: Mapping[str, Any], path: str) -> Model:
         data_sha256=str(table["data"]["sha256"]),
         metrics=dict(table["metrics"]),
         weight_bits=_bits(table.get("weight_bits", {})),
+        scales=_scales(table.get("scales", {})),
         path=path,
     )
 
@@ -380,6 +384,13 @@ def _bits(table: Any) -> dict[str, int]:
     ):
         raise ValueError(f"weight_bits {table!r}")
     return table
+
+
+def _scales(table: Any) -> dict[str, tuple[float, ...]]:
+    found = {name: tuple(float(number) for number in each) for name, each in dict(table).items()}
+    if any(not each or not all(0 < number < float("inf") for number in each) for each in found.values()):
+        raise ValueError("scales that are not positive")
+    return found
 
 
 def _positive(value: Any, name: str) -> int:

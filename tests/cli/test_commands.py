@@ -43,8 +43,8 @@ def every_command(command=cli.commands, path=()):
 
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
-    listed = ["demo", "init", "run", "export", "check", "fit", "simulate", "verify", "report", "compare", "evaluate"]
-    assert names == [*listed, "inspect", "profiles list", "profiles show", "profiles check"]
+    listed = ["demo", "init", "run", "export", "check", "fit", "heal", "simulate", "verify", "report", "compare"]
+    assert names == [*listed, "evaluate", "inspect", "profiles list", "profiles show", "profiles check"]
 
 
 def test_help_of_every_command_loads_neither_torch_nor_lava():
@@ -208,7 +208,7 @@ UNKNOWN = {
     ),
     "model": (
         ["export", "vgg99", "--profile", "loihi2"],
-        "vgg99: no file of this name and no shipped model; shipped: digits-cnn-plain.pt, digits-cnn.pt",
+        "vgg99: no file of this name and no shipped model; shipped: cifar10-vgg16-uniform90.pt, digits-cnn-plain.pt, digits-cnn.pt, fashion-cnn.pt",
     ),
     "recipe": (
         ["run", "vgg99", "--out", "nowhere"],

@@ -35,6 +35,7 @@ for _command in (
     deploying.export,
     deploying.check,
     deploying.fit,
+    training.heal,
     deploying.simulate,
     deploying.verify,
     deploying.report,

@@ -58,27 +58,25 @@ def fraction(text: str) -> float:
     return value
 
 
+weight_bits_option = click.option(
+    "--weight-bits",
+    metavar="BITS",
+    callback=weight_bits_of,
+    show_default="as recorded in the model, else 8",
+    help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
+)
+theta_option = click.option(
+    "--theta",
+    type=click.Choice(["layer", "channel"]),
+    show_default="as recorded in the model, else layer",
+    help="One threshold and weight scale a layer, or one an output channel.",
+)
+
+
 def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of quantizing and mapping a model."""
-    for option in (
-        click.option("--max-chips", type=click.IntRange(min=1), default=1, show_default=True, help="Chips to fill."),
-        click.option(
-            "--theta",
-            type=click.Choice(["layer", "channel"]),
-            default="layer",
-            show_default=True,
-            help="One threshold and weight scale a layer, or one an output channel.",
-        ),
-        click.option(
-            "--weight-bits",
-            metavar="BITS",
-            callback=weight_bits_of,
-            show_default="as recorded in the model, else 8",
-            help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
-        ),
-    ):
-        command = option(command)
-    return command
+    chips = click.option("--max-chips", type=click.IntRange(min=1), default=1, show_default=True, help="Chips to fill.")
+    return weight_bits_option(theta_option(chips(command)))
 
 
 def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:

@@ -43,7 +43,7 @@ def compare(
     samples: int,
     html: Path | None,
     weight_bits: int | dict[str, int] | None,
-    theta: Theta,
+    theta: Theta | None,
     max_chips: int,
     as_json: bool,
 ) -> None:

@@ -115,7 +115,7 @@ def export(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
-    theta: Theta,
+    theta: Theta | None,
     max_chips: int,
     as_json: bool,
 ) -> None:
@@ -174,7 +174,7 @@ def check(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
-    theta: Theta,
+    theta: Theta | None,
     max_chips: int,
     as_json: bool,
 ) -> None:

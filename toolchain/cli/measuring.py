@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolchain.cli.common import fraction, json_option, say, show_result, weight_bits_of
+from toolchain.cli.common import (
+    fraction,
+    json_option,
+    say,
+    show_result,
+    theta_option,
+    weight_bits_of,
+    weight_bits_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +43,7 @@ def deployed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--theta",
             type=click.Choice(["layer", "channel"]),
-            show_default="layer",
+            show_default="as recorded in the model, else layer",
             help="With --deployed: one threshold and weight scale a layer, or one an output channel.",
         ),
         click.option(
@@ -83,7 +91,7 @@ def measure_deployed(
     from toolchain import deployment, resources
     from toolchain.deployed import measure, terminal
 
-    chosen = deployment.Settings(profile=profile or PROFILE, weight_bits=weight_bits, theta=theta or "layer")
+    chosen = deployment.Settings(profile=profile or PROFILE, weight_bits=weight_bits, theta=theta)
     result = measure.evaluate(
         path,
         chosen,
@@ -117,20 +125,8 @@ def measure_deployed(
 )
 @click.option("--eps", metavar="NUMBER", show_default="the recipe's", help="Radius in pixels of [0, 1], such as 8/255.")
 @click.option("--steps", type=click.IntRange(min=1), show_default="the recipe's", help="Steps of PGD.")
-@click.option(
-    "--weight-bits",
-    metavar="BITS",
-    callback=weight_bits_of,
-    show_default="as recorded in the model, else 8",
-    help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
-)
-@click.option(
-    "--theta",
-    type=click.Choice(["layer", "channel"]),
-    default="layer",
-    show_default=True,
-    help="One threshold and weight scale a layer, or one an output channel.",
-)
+@weight_bits_option
+@theta_option
 @json_option
 def inspect(
     model: str,
@@ -141,7 +137,7 @@ def inspect(
     eps: str | None,
     steps: int | None,
     weight_bits: int | dict[str, int] | None,
-    theta: Theta,
+    theta: Theta | None,
     as_json: bool,
 ) -> None:
     """Show where MODEL's integers leave its float network.

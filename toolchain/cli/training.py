@@ -1,14 +1,27 @@
-"""Commands of the float side: init, run, evaluate."""
+"""Commands of the float side, and what trains and measures integers in its place: init, run, heal, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolchain.cli.common import fraction, json_option, progress, say, say_no, show_result
+from toolchain.cli.common import (
+    fraction,
+    json_option,
+    profile_option,
+    progress,
+    say,
+    say_no,
+    show_result,
+    theta_option,
+    weight_bits_option,
+)
 from toolchain.cli.measuring import deployed_options, measure_deployed, refuse_without
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 
 @click.command()
@@ -59,6 +72,57 @@ def run(
 
     result = pipeline.run(recipes.load(recipe, overrides=overrides), out, until=until, reuse=reuse)
     show_result(result, as_json, lambda: show.trained(result))
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@profile_option
+@weight_bits_option
+@theta_option
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the training images."
+)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="0.3 times that of the recipe's finetune",
+    help="Learning rate at the start.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="build/MODEL-healed.pt",
+    help="Model to write.",
+)
+@json_option
+def heal(
+    model: str,
+    profile: str,
+    weight_bits: int | dict[str, int] | None,
+    theta: Literal["layer", "channel"] | None,
+    epochs: int,
+    lr: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Train MODEL as the integers it becomes.
+
+    A few epochs of its own robust objective with the integers' forward pass: weights are rounded, gradients pass straight through;
+    thresholds and biases are trained, the mask stays. Goes on after a kill. Looks at training and validation images only; where
+    the integers were better before, nothing is written and the exit code is 1.
+    """
+    from toolchain import deployment, resources, show
+    from toolchain import heal as healing
+
+    path = resources.model_path(model)
+    target = out or Path("build") / f"{path.stem}-healed.pt"
+    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta)
+    result = healing.heal(path, target, settings, epochs=epochs, lr=lr, log=say)
+    show_result(result, as_json, lambda: show.healed(result))
+    if result["out"] is None:
+        click.get_current_context().exit(1)
+    say(f"wrote {target}; next: rsnn-deploy export {target} --profile {profile}")
 
 
 def svg(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

@@ -21,7 +21,7 @@ from toolchain.errors import UnsupportedError
 from toolchain.ir import Conv, Readout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -91,7 +91,7 @@ class Chain(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of the pixels that a sensor delivers of images: 255 times as much, to the nearest whole number."""
-        return self._scaled(self.logits(_straight_through(torch.round, 255 * images) - self.offset))
+        return self._scaled(self.logits(straight_through(torch.round, 255 * images) - self.offset))
 
     def unrounded(self, images: Tensor) -> Tensor:
         """Logits of images that no sensor rounded: what the integers would make of messages that are not whole."""
@@ -192,9 +192,9 @@ class _Layer(nn.Module):
         if self.neurons is None:
             return sums.double() + self.bias
         if self._divisor is not None:
-            return _straight_through(torch.floor, (sums.double() + self.bias) / self._divisor.to(sums.device) + 0.5)
+            return straight_through(torch.floor, (sums.double() + self.bias) / self._divisor.to(sums.device) + 0.5)
         if self._sums.bound >= FLOAT_BOUND:
-            sums = _straight_through(_wrapped, sums)
+            sums = straight_through(_wrapped, sums)
         return sums + self.bias
 
 
@@ -245,7 +245,7 @@ def _over_map(values: npt.NDArray[Any]) -> Tensor:
     return tensor[:, None, None] if tensor.ndim == 1 else tensor
 
 
-def _straight_through(rounding: Any, x: Tensor) -> Tensor:
+def straight_through(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What `rounding` makes of x, with the gradient of x."""
     return _Passed.apply(x, rounding)  # type: ignore[no-untyped-call,no-any-return]
 

@@ -229,7 +229,7 @@ def _facts(path: Path | str, model: Model, deployed: Deployed, settings: deploym
         "backend": "integers",
         "deployed": {
             "profile": profiles.read(settings.profile).name,
-            "theta": settings.theta,
+            "theta": "channel" if any(len(facts.scale) > 1 for facts in deployed.made.facts.values()) else "layer",
             "weight_bits": {layer.name: layer.weight_bits for layer in deployed.made.network.chain},
             "network_sha256": deployed.fingerprint,
         },

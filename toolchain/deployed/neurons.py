@@ -42,7 +42,7 @@ class Neurons(IF):
         """Activations of drives."""
         if self.mode == "ann":
             return torch.relu(x * self.unit)
-        spikes: Tensor = _Fire.apply(self.steps(x), self)  # type: ignore[no-untyped-call]
+        spikes: Tensor = _Fire.apply(self.steps(x), self.theta, self)  # type: ignore[no-untyped-call]
         return spikes.flatten(0, 1)
 
     def steps(self, x: Tensor) -> Tensor:
@@ -65,29 +65,34 @@ class Neurons(IF):
 
 
 class _Fire(torch.autograd.Function):
-    """The recursion of `spiking`, by the surrogate the layer has when the backward pass runs. Shapes: (T, B, ...) -> the same."""
+    """The recursion of `spiking`, by the surrogate the layer has when the backward pass runs. Shapes: (T, B, ...) -> the same.
+
+    Equation: dL/dtheta = -sum q, over the channel or the layer that has it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Neurons) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _theta: Tensor, layer: Neurons) -> Tensor:
         u, spikes = layer.membranes(x)
         ctx.save_for_backward(u)
         ctx.layer = layer
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (g_o,), (u,), layer = gradients, ctx.saved_tensors, ctx.layer
         kind: Surrogate = layer.surrogate
         if isinstance(kind, Bptr):
-            return g_o * (u >= layer.bar).any(dim=0) * layer.unit, None
+            return g_o * (u >= layer.bar).any(dim=0) * layer.unit, None, None
         if isinstance(kind, RateGradient):
             mean = (u[-1] + (u[:-1] * (u[:-1] >= layer.bar)).sum(dim=0)) / len(u)
-            return g_o * ((mean >= 0) & (mean <= 2 * layer.theta)) / (2 * layer.theta), None
-        g_x = torch.empty_like(u)
+            return g_o * ((mean >= 0) & (mean <= 2 * layer.theta)) / (2 * layer.theta), None, None
+        g_x, g_theta = torch.empty_like(u), torch.zeros_like(layer.theta)
         g_v, d, other = (torch.zeros_like(u[0]) for _ in range(3))
         for t in range(len(u) - 1, -1, -1):
             q = derivative(kind, torch.sub(u[t], layer.theta, out=d).mul_(layer.unit)).mul_(layer.unit)
             q *= torch.addcmul(g_o[t], g_v, u[t], value=-1, out=other)
+            if ctx.needs_input_grad[1]:
+                g_theta -= q.sum_to_size(layer.theta.shape)
             torch.addcmul(q, g_v, torch.lt(u[t], layer.bar, out=other), out=g_x[t])
             g_v = g_x[t]
-        return g_x, None
+        return g_x, g_theta, None

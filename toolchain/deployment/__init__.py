@@ -55,7 +55,8 @@ REPORT_IMAGES = 1000
 class Settings:
     """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
 
-    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; attacked: test images
+    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; theta:
+    one threshold and scale a layer or an output channel, by default those recorded, or a layer's; attacked: test images
     attacked, for the report; t_step_ns: the time of a step, where it is known; pools, of `check`: `expanded` for the literal cost
     of netx's notation. Of a network made elsewhere: data, where its images are; timesteps, its steps an image; dt, mean, std, as of
     `nirfile.read`.
@@ -63,7 +64,7 @@ class Settings:
 
     profile: str
     weight_bits: int | dict[str, int] | None = None
-    theta: Literal["layer", "channel"] = "layer"
+    theta: Literal["layer", "channel"] | None = None
     max_chips: int = 1
     samples: int = 32
     attacked: int = 32
@@ -99,7 +100,8 @@ def quantized(
         run=emulate.run,
         limits=limits_of(profile, graded=graded),
         weight_bits=_weight_bits(model, settings),
-        theta=settings.theta,
+        theta=settings.theta or "layer",
+        scales=_scales(model, settings),
     )
 
 
@@ -122,6 +124,15 @@ def _weight_bits(model: Model, settings: Settings) -> int | dict[str, int]:
     if isinstance(settings.weight_bits, int):
         return settings.weight_bits
     return {**model.weight_bits, **(settings.weight_bits or {})} or 8
+
+
+def _scales(model: Model, settings: Settings) -> dict[str, tuple[float, ...]]:
+    """Return the scales recorded in a model, of layers that are to be as wide as they were then."""
+    if settings.theta is not None:
+        return {}
+    now = _weight_bits(model, settings)
+    widths = dict.fromkeys(model.scales, now) if isinstance(now, int) else now
+    return {name: each for name, each in model.scales.items() if widths.get(name, 8) == model.weight_bits.get(name, 8)}
 
 
 def _in_words(weight_bits: int | dict[str, int]) -> str:

@@ -133,7 +133,7 @@ def _lavadl(path: Path, settings: Settings, _profile: AnyProfile) -> Foreign:
     from toolchain import data, lavadl, quantize
 
     given = (settings.weight_bits, settings.dt, settings.mean, settings.std)
-    if settings.theta != "layer" or any(value is not None for value in given):
+    if settings.theta is not None or any(value is not None for value in given):
         fault = "its integers are taken as they are; leave out --weight-bits, --theta, --dt, --mean and --std"
         raise ConfigError(where=str(path), faults=(fault,))
     test = data.load_test(settings.data) if settings.data else None
@@ -185,7 +185,7 @@ def _nir(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
 def _wanted_as_they_are(settings: Settings) -> bool:
     """Whether nothing is asked for that integers would be made anew for."""
     asked = (settings.weight_bits, settings.timesteps, settings.dt, settings.mean, settings.std)
-    return settings.theta == "layer" and all(value is None for value in asked)
+    return settings.theta in {None, "layer"} and all(value is None for value in asked)
 
 
 def _same_input(network: Network, profile: AnyProfile) -> bool:
@@ -242,7 +242,7 @@ def quantized(
         run=emulate.run,
         limits=deployment.limits_of(profile, graded=graded),
         weight_bits=settings.weight_bits or 8,
-        theta=settings.theta,
+        theta=settings.theta or "layer",
     )
 
 

@@ -255,6 +255,7 @@ class _Job:
             stage="finetune" if epochs else self.model.stage,
             state={name: tensor.detach().clone() for name, tensor in net.body.state_dict().items()},
             mask=mask,
+            scales={},  # of weights that are no longer these
             weight_bits={**self.model.weight_bits, **{name: option.weight_bits for name, option in options.items()}},
         )
 

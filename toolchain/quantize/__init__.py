@@ -23,11 +23,11 @@ from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
 from toolchain.quantize.leak import check_leak
 from toolchain.quantize.ranges import Bounds, bounds
-from toolchain.quantize.scale import LayerFacts, Probe, Widths, hidden_layer, readout
+from toolchain.quantize.scale import LayerFacts, Probe, Widths, at_scale, hidden_layer, readout
 from toolchain.spiking import neurons
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -68,15 +68,17 @@ def quantize(
     limits: Limits,
     weight_bits: int | Mapping[str, int] = WEIGHT_BITS_MAX,
     theta: Literal["layer", "channel"] = "layer",
+    scales: Mapping[str, Sequence[float]] | None = None,
 ) -> Quantized:
     """Return the integer network of a float SNN, its scales chosen on uint8 calibration images (samples, C, H, W).
 
     masks: per layer name, True for a synapse; a layer without one has its nonzero weights. weight_bits: of every layer, or of
-    those named, 8 elsewhere. `run(network, images, record=True)` runs an integer network. Raises UnsupportedError for a layer
+    those named, 8 elsewhere. scales: of layers, by name, that are not to be searched for theirs. `run(network, images, record=True)` runs an integer network. Raises UnsupportedError for a layer
     that cannot be deployed and RangeError where no scale keeps a layer inside the limits.
     """
     source, folded = fold(net, images.shape[1:], masks)
     widths = _widths([layer.name for layer in folded], weight_bits, limits)
+    given = scales or {}
     layers: list[Layer] = []
     facts: dict[str, LayerFacts] = {}
     for layer, expected in zip(folded[:-1], float_spikes(net, images), strict=True):
@@ -85,13 +87,16 @@ def quantize(
         )
         driven = not layers and not limits.graded
         allowed = HOST if driven else widths[layer.name]
-        found, facts[layer.name] = hidden_layer(layer, allowed, probe, per_channel=theta == "channel")
+        if layer.name in given and not driven:
+            found, facts[layer.name] = at_scale(layer, allowed, probe, given[layer.name])
+        else:
+            found, facts[layer.name] = hidden_layer(layer, allowed, probe, per_channel=theta == "channel")
         if driven:
             found, source, facts[layer.name] = driven_layer(found, facts[layer.name], limits.bias_max, probe)
         sent = np.abs(source.message_range).max() if not layers and not driven else layer.pool**2
         check_leak(layer, found, int(sent))
         layers.append(found)
-    last, scale = readout(folded[-1], widths[folded[-1].name])
+    last, scale = readout(folded[-1], widths[folded[-1].name], given.get(folded[-1].name))
     network = Network(input=source, layers=tuple(layers), readout=last, timesteps=timesteps)
     facts[last.name] = LayerFacts(
         scale=(scale,),

@@ -21,6 +21,8 @@ from toolchain.quantize.leak import v_decay
 from toolchain.quantize.ranges import ACCUMULATOR, Bounds, bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from toolchain.quantize.folded import Folded
@@ -127,18 +129,28 @@ def hidden_layer(layer: Folded, widths: Widths, probe: Probe, *, per_channel: bo
     return tried[best() or coarse]
 
 
-def readout(layer: Folded, widths: Widths) -> tuple[Readout, float]:
-    """Return the readout at the scale of its greatest weight, and that scale."""
-    scale = _whole_scale(layer, widths, per_channel=False)
-    weight, bias = np.rint(layer.weight / scale), np.rint(layer.bias / scale)
+def at_scale(layer: Folded, widths: Widths, probe: Probe, scale: Sequence[float]) -> tuple[Layer, LayerFacts]:
+    """Return the layer at a scale that is given, () or (C,), and what that meant. Raises RangeError where it overflows."""
+    given = np.asarray(scale if len(scale) > 1 else scale[0], dtype=np.float64)
+    found, facts = _candidate(layer, np.maximum(given, _threshold_scale(layer, widths)), widths, probe)
+    if not _fits(facts, constant_drive=not probe.before):
+        raise _overflow(layer, facts)
+    return found, facts
+
+
+def readout(layer: Folded, widths: Widths, scale: Sequence[float] | None = None) -> tuple[Readout, float]:
+    """Return the readout at the scale of its greatest weight, or the one given, and that scale."""
+    unit = float(_whole_scale(layer, widths, per_channel=False)) if scale is None else scale[0]
+    weight, _ = _rounded(layer.weight, np.asarray(unit), widths.weight_max)
+    bias, _ = _rounded(layer.bias, np.asarray(unit), widths.bias_max)
     found = Readout(
         name=layer.name,
-        weight=weight.astype(np.int32),
-        bias=bias.astype(np.int32),
+        weight=weight,
+        bias=bias,
         pool=layer.pool,
         weight_bits=widths.weight_bits,
     )
-    return found, float(scale)
+    return found, unit
 
 
 def _whole_scale(layer: Folded, widths: Widths, *, per_channel: bool) -> Floats:

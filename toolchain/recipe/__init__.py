@@ -16,6 +16,7 @@ from toolchain.errors import ConfigError
 from toolchain.recipe.parse import override, read
 from toolchain.recipe.sections import (
     END_TO_END,
+    HEAL,
     PAPER,
     STAGES,
     DataSettings,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "END_TO_END",
+    "HEAL",
     "STAGES",
     "DataSettings",
     "LossSettings",

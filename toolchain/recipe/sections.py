@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 STAGES = ("train", "prune", "sparse", "convert", "finetune")
 END_TO_END = ("prune", "finetune")
+HEAL = "heal"
+"""The stage beside those of a recipe, after which a network is good as integers: see `toolchain.heal`."""
 PAPER = "paper"
 """The budget that leaves a recipe file's keys as they stand."""
 

@@ -1,0 +1,26 @@
+"""`heal` on the shipped model: a table, a file that exports as narrow as it was healed, or exit code 1."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_the_shipped_model_is_healed_for_three_bits(run, tmp_path):
+    out = tmp_path / "healed.pt"
+    answer = run("heal", "digits-cnn", "--profile", "loihi2", "--weight-bits", "3", "--epochs", "1", "--out", out)
+    assert answer.code == 0
+    assert "integers after" in answer.out
+    assert "weight bits for loihi2: conv1 3, conv2 3, readout 3" in answer.out
+    assert f"wrote {out}; next: rsnn-deploy export {out} --profile loihi2" in answer.err
+    checked = run("check", out, "--profile", "loihi2", "--json")
+    assert json.loads(checked.out)["fits"]
+
+
+def test_a_rate_that_does_harm_ends_with_1_and_one_at_which_training_diverges_with_2(run, tmp_path):
+    options = ["--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt"]
+    answer = run("heal", "digits-cnn", *options, "--lr", "2")
+    assert answer.code == 1
+    assert "it did not help: nothing was written" in answer.out
+    answer = run("heal", "digits-cnn", *options, "--lr", "99")
+    assert (answer.code, answer.said) == (2, "heal: training diverged at lr = 99; use a smaller --lr")
+    assert list(tmp_path.iterdir()) == []
