@@ -1,6 +1,6 @@
 """The emulator against float forwards and Lava
 
-Networks are random masked VGGs (`tests/bench/vgg.py`) whose layers all spike in about 12 % of their steps. T float forwards are what the same network costs
+Networks are random masked VGGs (`tests/bench/vgg.py`), and a wide ResNet (`wide.py`), whose layers all spike in about 12 % of their steps. T float forwards are what the same network costs
 as an ANN in evaluation mode, shown T times: convolution, batch norm, ReLU and average pool, channels last, in batches of 16. The time of an
 emulator is without making it ready, which its own row shows. Lava's is that of one image of many back to back: T steps with the
 pipeline full, start left out.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import networks
 import numpy as np
 import torch
-from bench import harness, vgg
+from bench import harness, vgg, wide
 
 from toolchain import emulate, export, nets, recipe, simulate
 from toolchain.emulate import compiled, neurons, sparse, synapses
@@ -45,6 +45,7 @@ def rows() -> Iterator[harness.Row]:
     """Yield the comparison of each size, then what the emulator's time depends on."""
     for name, (depth, width) in SIZES.items():
         yield from compared(name, depth, width)
+    yield from residual()
     yield from by_sparsity()
     if compiled.available():
         yield from by_crossover()
@@ -82,6 +83,23 @@ def compared(name: str, depth: int, width: float) -> Iterator[harness.Row]:
         case=f"{name}, 90 % sparse", subject="emulator, made ready", unit="s"
     )
     yield from on_lava(name, made[0.9], timings["90 % sparse"].median / IMAGES)
+
+
+def residual() -> Iterator[harness.Row]:
+    """Yield the emulator on a wide ResNet, whose composed kernels are repeated and whose spikes are relayed, against T float forwards."""
+    network = wide.build(timesteps=T)
+    timings = harness.race({"emulator": emulation(network), "float": passes(wide.float_net(), T)}, rounds=3)
+    against = f"{T} float forwards"
+    yield timings["float"].row(case=f"WRN-28-4, T {T}", subject=f"{against} (torch)", unit="ms/image", per=IMAGES)
+    yield timings["emulator"].row(
+        case=f"WRN-28-4, 90 % sparse, T {T}",
+        subject="emulator",
+        unit="ms/image",
+        per=IMAGES,
+        ratio=timings["emulator"].ratio(timings["float"]),
+        against=against,
+        target="at most 2.2",
+    )
 
 
 def on_lava(name: str, network: Network, ours: float) -> Iterator[harness.Row]:
@@ -255,8 +273,12 @@ def prepared(depth: int, width: float, kind: str):
 def forwards(depth: int, width: float, steps: int):
     """Return T forwards of IMAGES images through the float network of the same shape, in batches."""
     convs, hidden = vgg.layout(depth, width)
-    settings = recipe.ModelSettings(layers=convs, hidden=hidden)
-    net = nets.build(settings, (3, 32, 32), 10).eval().to(memory_format=torch.channels_last)
+    return passes(nets.build(recipe.ModelSettings(layers=convs, hidden=hidden), (3, 32, 32), 10).eval(), steps)
+
+
+def passes(net: nets.Net, steps: int):
+    """Return so many forwards of IMAGES images through a float network without spikes, in batches."""
+    net = net.to(memory_format=torch.channels_last)
     shown = torch.from_numpy(vgg.images(IMAGES)).float().div(255).contiguous(memory_format=torch.channels_last)
 
     def run() -> None:

@@ -56,19 +56,19 @@ def build(
         layer: Layer = Conv(
             name=f"conv{len(layers) + 1}", weight=weight, neuron=_silent(item), padding=(1, 1), pool=pool
         )
-        layer, signal = _set(layer, signal, timesteps, rate)
+        layer, signal = firing(layer, signal, timesteps, rate)
         layers.append(layer)
         pool = 1
     for number, features in enumerate(hidden, start=1):
         weight = _weight(rng, (features, signal[0, 0].numel()), sparsity)
-        layer, signal = _set(
+        layer, signal = firing(
             Dense(name=f"linear{number}", weight=weight, neuron=_silent(features)), signal, timesteps, rate
         )
         layers.append(layer)
     weight = _weight(rng, (10, signal[0, 0].numel()), sparsity)
     readout = Readout(name="readout", weight=weight, bias=np.zeros(10, dtype=int))
     network = Network(input=_input(), layers=tuple(layers), readout=readout, timesteps=timesteps)
-    _verify(network, images(_CALIBRATION_IMAGES, seed=seed + 1))
+    verify(network, images(_CALIBRATION_IMAGES, seed=seed + 1))
     return network
 
 
@@ -125,11 +125,11 @@ def _weight(rng: np.random.Generator, shape: tuple[int, ...], sparsity: float) -
 
 
 def _silent(channels: int) -> Neuron:
-    return Neuron(theta=np.array(THETA_MAX), bias=np.zeros(channels, dtype=int))
+    return neurons(THETA_MAX, np.zeros(channels, dtype=int))
 
 
-def _set(layer: Layer, signal: torch.Tensor, timesteps: int, rate: float) -> tuple[Layer, torch.Tensor]:
-    """Return the layer with bias and theta set, and its spikes.
+def firing(layer: Layer, signal: torch.Tensor, timesteps: int, rate: float) -> tuple[Layer, torch.Tensor]:
+    """Return the layer with bias and theta set, and its spikes, relayed ones behind.
 
     The bias takes the mean drive of each channel away, as a batch norm does, and theta is the one at which the layer spikes at `rate`.
     Shapes: signal (T or 1, samples, C, H, W) -> (T, samples, Cout, Hout, Wout).
@@ -138,7 +138,7 @@ def _set(layer: Layer, signal: torch.Tensor, timesteps: int, rate: float) -> tup
     weight = torch.from_numpy(layer.weight.astype(np.float64))
     merged = F.avg_pool2d(signal.reshape(steps * samples, *source), layer.pool, divisor_override=1).double()
     if isinstance(layer, Conv):
-        drive = F.conv2d(merged, weight, padding=layer.padding)
+        drive = F.conv2d(merged[:, : weight.shape[1]], weight, stride=layer.stride, padding=layer.padding)
     else:
         drive = F.linear(merged.flatten(1), weight)[:, :, None, None]
     drive = drive.reshape(steps, samples, *drive.shape[1:]).float()  # whole numbers below 2^24
@@ -151,8 +151,19 @@ def _set(layer: Layer, signal: torch.Tensor, timesteps: int, rate: float) -> tup
             low = middle + 1
         else:
             high = middle
-    neuron = Neuron(theta=np.array(low), bias=bias.numpy().astype(np.int64))
-    return replace(layer, neuron=neuron), _spikes(driven, low, timesteps)
+    spikes, n_relays = _spikes(driven, low, timesteps), 0
+    if isinstance(layer, Conv) and layer.n_relays:
+        (first, last), (sy, sx), n_relays = layer.relays, layer.stride, layer.n_relays
+        spikes = torch.cat([spikes, signal[:, :, first:last, ::sy, ::sx]], dim=2)
+    return replace(layer, neuron=neurons(low, bias.numpy().astype(np.int64), n_relays)), spikes
+
+
+def neurons(theta: int, bias: npt.NDArray[Any], n_relays: int = 0) -> Neuron:
+    """Return the neurons of a layer, with relays behind them."""
+    if not n_relays:
+        return Neuron(theta=np.array(theta), bias=bias)
+    thetas = np.concatenate([np.full(len(bias), theta), np.ones(n_relays, dtype=int)])
+    return Neuron(theta=thetas, bias=np.concatenate([bias, np.zeros(n_relays, dtype=int)]))
 
 
 def _spikes(driven: torch.Tensor, theta: int, timesteps: int) -> torch.Tensor:
@@ -165,7 +176,8 @@ def _spikes(driven: torch.Tensor, theta: int, timesteps: int) -> torch.Tensor:
     return torch.stack(spikes)
 
 
-def _verify(network: Network, shown: Images) -> None:
+def verify(network: Network, shown: Images) -> None:
+    """Raise ValueError if a layer does not spike within RATE."""
     for layer, rate in zip(network.layers, rates(network, shown), strict=True):
         if not RATE[0] <= rate <= RATE[1]:
             raise ValueError(
