@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = "rsnn-deploy/sweep/1"
 RESULT, DRAWING = "sweep.json", "sweep.svg"
 
-__all__ = ["DRAWING", "RESULT", "SCHEMA", "Effort", "early", "plot", "render", "sweep"]
+__all__ = ["DRAWING", "RESULT", "SCHEMA", "Effort", "Variants", "early", "plot", "render", "sweep"]
 
 
 def sweep(
