@@ -169,3 +169,13 @@ def test_integers_of_lava_dl_have_no_graph(run, network, data, tmp_path):
     assert answer.said == f"{network}: its integers are deployed as they are, and a NIR graph is of floats"
     assert not out.exists()
     assert not path.exists()
+
+
+def test_a_budget_of_bits_is_for_models_of_ours(run, tmp_path):
+    path = tmp_path / "network.net"
+    path.write_bytes(b"")
+    answer = run("check", path, "--profile", "loihi2", "--bits-budget", "4")
+    assert (answer.code, answer.said) == (
+        2,
+        f"{path}: a budget of bits is for models of ours; use --weight-bits, which takes single layers too",
+    )

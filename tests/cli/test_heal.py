@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from toolchain import heal
+
 
 def test_the_shipped_model_is_healed_for_three_bits(run, tmp_path):
     out = tmp_path / "healed.pt"
@@ -16,11 +18,17 @@ def test_the_shipped_model_is_healed_for_three_bits(run, tmp_path):
     assert json.loads(checked.out)["fits"]
 
 
-def test_a_rate_that_does_harm_ends_with_1_and_one_at_which_training_diverges_with_2(run, tmp_path):
-    options = ["--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt"]
-    answer = run("heal", "digits-cnn", *options, "--lr", "2")
+def test_what_did_not_help_ends_with_1_and_no_file(run, tmp_path, monkeypatch):
+    worse = iter([0.4, 0.5])
+    monkeypatch.setattr(heal, "_mean", lambda _found: next(worse))
+    answer = run("heal", "digits-cnn", "--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt")
     assert answer.code == 1
     assert "it did not help: nothing was written" in answer.out
-    answer = run("heal", "digits-cnn", *options, "--lr", "99")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rate_at_which_training_diverges_is_named(run, tmp_path):
+    options = ["--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt", "--lr", "99"]
+    answer = run("heal", "digits-cnn", *options)
     assert (answer.code, answer.said) == (2, "heal: training diverged at lr = 99; use a smaller --lr")
     assert list(tmp_path.iterdir()) == []

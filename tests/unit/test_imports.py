@@ -42,19 +42,7 @@ CORE_SIDE = {
     "neurobench",
     "report",
 }
-ABOVE = {
-    "deployed",
-    "fit",
-    "heal",
-    "pipeline",
-    "proof",
-    "deployment",
-    "assess",
-    "compare",
-    "evaluate",
-    "start",
-    "sweep",
-}
+ABOVE = {"deployed", "fit", "heal", "pipeline", "proof", "deployment", "assess", "compare", "evaluate", "start"}
 TOP = {"__main__", "cli", "show", "progress", "heap"}
 ALONE = {"run_lava"}
 """Copied into exported folders, where there is no toolchain."""

@@ -110,11 +110,13 @@ def wire(wired: tuple[AnyLayer, Shape, Shape], form: str, *, driven: bool) -> Wi
     )
 
 
-def allowed(wired: Wired, memory: Memory) -> set[str]:
-    """The formats a layer's synapses can be stored in."""
+def allowed(wired: Wired, memory: Memory, bits: int) -> set[str]:
+    """The formats a layer's synapses can be stored in, its weights so many bits wide."""
     if wired.driven:
         return {"bias"}
     lists = {"dense", "sparse", "run-length"} if isinstance(memory, ListMemory) else {"dense", "sparse"}
+    if bits == 1 and not wired.nonzero.all():  # one bit is a sign and holds no 0
+        return lists - {"dense"}
     if not isinstance(wired.layer, Conv):
         return lists
     return lists | {"shared"} if isinstance(memory, ListMemory) else {"shared", "sparse"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.check.lists import Stored, Wired, allowed, by_position, heard, stored, wire
+from toolchain.check.lists import Stored, Wired, allowed, by_position, heard, stored, width, wire
 from toolchain.ir import Readout
 from toolchain.ir.parts import parts
 from toolchain.profile import BudgetMemory
@@ -98,7 +98,7 @@ def measure(network: Network, mapping: Mapping, profile: HardwareProfile) -> Fac
 
 def known(wired: Wired, profile: HardwareProfile) -> bool:
     """Whether the layer can be stored in the format the mapping gives it."""
-    return wired.form in allowed(wired, profile.memory)
+    return wired.form in allowed(wired, profile.memory, width(profile, wired.layer.weight_bits))
 
 
 def _inside(core: Core, shape: Shape) -> bool:

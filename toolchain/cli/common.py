@@ -37,7 +37,7 @@ def weight_bits_of(ctx: click.Context, param: click.Parameter, value: str | None
     """Return a number of bits, or the pairs of LAYER=BITS that commas part."""
     if value is None:
         return None
-    width = click.IntRange(2, 8)
+    width = click.IntRange(1, 8)
     if "=" not in value:
         return int(width(value, param, ctx))
     pairs = [pair.partition("=") for pair in value.split(",")]
@@ -63,7 +63,13 @@ weight_bits_option = click.option(
     metavar="BITS",
     callback=weight_bits_of,
     show_default="as recorded in the model, else 8",
-    help="Width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
+    help="Width of the weights, 1 to 8; or of some layers: conv1=4,conv2=6.",
+)
+bits_budget_option = click.option(
+    "--bits-budget",
+    metavar="BITS",
+    type=click.FloatRange(min=2, max=8),
+    help="In place of --weight-bits: so many bits a kept weight in the mean, 2 to 8; layers are narrowed where it does least damage.",
 )
 theta_option = click.option(
     "--theta",
@@ -76,7 +82,7 @@ theta_option = click.option(
 def quantization_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of quantizing and mapping a model."""
     chips = click.option("--max-chips", type=click.IntRange(min=1), default=1, show_default=True, help="Chips to fill.")
-    return weight_bits_option(theta_option(chips(command)))
+    return weight_bits_option(bits_budget_option(theta_option(chips(command))))
 
 
 def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -84,27 +90,6 @@ def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None:
         return None
     return tuple(float(click.FLOAT(number.strip(), param, ctx)) for number in value.split(","))
-
-
-def whole_numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Return the whole numbers of 2..8, of 2,4,8, or of a mixture of both, each once, the least first."""
-    if value is None:
-        return ()
-    found: set[int] = set()
-    for part in value.split(","):
-        first, dots, last = part.partition("..")
-        try:
-            low, high = int(first), int(last if dots else first)
-        except ValueError:
-            low, high = 1, 0
-        if not 1 <= low <= high <= _LARGEST:
-            raise click.BadParameter(f"expected whole numbers such as 2..8 or 2,4,8, got {part.strip()!r}", ctx, param)
-        found.update(range(low, high + 1))
-    return tuple(sorted(found))
-
-
-_LARGEST = 1024
-"""A slip of the finger is no range."""
 
 
 def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -115,6 +115,7 @@ def export(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
+    bits_budget: float | None,
     theta: Theta | None,
     max_chips: int,
     as_json: bool,
@@ -132,6 +133,7 @@ def export(
     settings = deployment.Settings(
         profile=profile,
         weight_bits=weight_bits,
+        bits_budget=bits_budget,
         theta=theta,
         max_chips=max_chips,
         samples=samples,
@@ -174,6 +176,7 @@ def check(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     weight_bits: int | dict[str, int] | None,
+    bits_budget: float | None,
     theta: Theta | None,
     max_chips: int,
     as_json: bool,
@@ -189,6 +192,7 @@ def check(
     settings = deployment.Settings(
         profile=profile,
         weight_bits=weight_bits,
+        bits_budget=bits_budget,
         theta=theta,
         max_chips=max_chips,
         pools=pools,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolchain.cli.common import (
+    bits_budget_option,
     fraction,
     json_option,
     say,
@@ -51,8 +52,9 @@ def deployed_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="BITS",
             callback=weight_bits_of,
             show_default="as recorded in the model, else 8",
-            help="With --deployed: width of the weights, 2 to 8; or of some layers: conv1=4,conv2=6.",
+            help="With --deployed: width of the weights, 1 to 8; or of some layers: conv1=4,conv2=6.",
         ),
+        bits_budget_option,
         click.option(
             "--profile",
             metavar="PROFILE",
@@ -83,6 +85,7 @@ def measure_deployed(
     *,
     profile: str | None,
     weight_bits: int | dict[str, int] | None,
+    bits_budget: float | None,
     theta: Theta | None,
     ann: str | None,
     save_images: Path | None,
@@ -91,7 +94,9 @@ def measure_deployed(
     from toolchain import deployment, resources
     from toolchain.deployed import measure, terminal
 
-    chosen = deployment.Settings(profile=profile or PROFILE, weight_bits=weight_bits, theta=theta)
+    chosen = deployment.Settings(
+        profile=profile or PROFILE, weight_bits=weight_bits, bits_budget=bits_budget, theta=theta
+    )
     result = measure.evaluate(
         path,
         chosen,
@@ -126,6 +131,7 @@ def measure_deployed(
 @click.option("--eps", metavar="NUMBER", show_default="the recipe's", help="Radius in pixels of [0, 1], such as 8/255.")
 @click.option("--steps", type=click.IntRange(min=1), show_default="the recipe's", help="Steps of PGD.")
 @weight_bits_option
+@bits_budget_option
 @theta_option
 @json_option
 def inspect(
@@ -137,6 +143,7 @@ def inspect(
     eps: str | None,
     steps: int | None,
     weight_bits: int | dict[str, int] | None,
+    bits_budget: float | None,
     theta: Theta | None,
     as_json: bool,
 ) -> None:
@@ -149,7 +156,7 @@ def inspect(
     from toolchain import deployment, resources
     from toolchain.deployed import divergence, explain, terminal
 
-    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta)
+    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, bits_budget=bits_budget, theta=theta)
     path = resources.model_path(model)
     if image is not None:
         result = explain.explain(path, settings, image, log=say)

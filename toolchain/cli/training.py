@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolchain.cli.common import (
+    bits_budget_option,
     fraction,
     json_option,
     profile_option,
@@ -78,6 +79,7 @@ def run(
 @click.argument("model", metavar="MODEL")
 @profile_option
 @weight_bits_option
+@bits_budget_option
 @theta_option
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the training images."
@@ -100,6 +102,7 @@ def heal(
     model: str,
     profile: str,
     weight_bits: int | dict[str, int] | None,
+    bits_budget: float | None,
     theta: Literal["layer", "channel"] | None,
     epochs: int,
     lr: float | None,
@@ -117,7 +120,7 @@ def heal(
 
     path = resources.model_path(model)
     target = out or Path("build") / f"{path.stem}-healed.pt"
-    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, theta=theta)
+    settings = deployment.Settings(profile=profile, weight_bits=weight_bits, bits_budget=bits_budget, theta=theta)
     result = healing.heal(path, target, settings, epochs=epochs, lr=lr, log=say)
     show_result(result, as_json, lambda: show.healed(result))
     if result["out"] is None:

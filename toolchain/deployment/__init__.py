@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchain import assess, check, ir, mapping, store
 from toolchain import profile as profiles
+from toolchain.deployment import widths
 from toolchain.deployment.filling import COMPARED_AT_ONCE, UNKNOWN, Graph, Origin, disagreement, fed, fill
 from toolchain.deployment.folder import SCHEMA, Folder, exported_for, open_folder, read_report, write_page
-from toolchain.errors import FormatError, UnsupportedError
+from toolchain.errors import ConfigError, FormatError, UnsupportedError
 from toolchain.profile import HardwareProfile, LayerProfile
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ REPORT_IMAGES = 1000
 class Settings:
     """How to deploy a model. profile: shipped name or file; samples: test images put beside the network.
 
-    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; theta:
+    weight_bits: of every layer, or of those named; the others have those recorded in the model, or 8; bits_budget: in their place, the
+    mean width of a kept weight, layers narrowed where it does the least damage; theta:
     one threshold and scale a layer or an output channel, by default those recorded, or a layer's; attacked: test images
     attacked, for the report; t_step_ns: the time of a step, where it is known; pools, of `check`: `expanded` for the literal cost
     of netx's notation. Of a network made elsewhere: data, where its images are; timesteps, its steps an image; dt, mean, std, as of
@@ -64,6 +66,7 @@ class Settings:
 
     profile: str
     weight_bits: int | dict[str, int] | None = None
+    bits_budget: float | None = None
     theta: Literal["layer", "channel"] | None = None
     max_chips: int = 1
     samples: int = 32
@@ -87,6 +90,13 @@ def quantized(
     """
     from toolchain import emulate, nets, quantize
 
+    if (budget := settings.bits_budget) is not None:
+        if settings.weight_bits is not None:
+            raise ConfigError(where="bits budget", faults=("expected either a width or a budget of bits, not both",))
+        settings = replace(settings, weight_bits=ir.WEIGHT_BITS_MAX, bits_budget=None)
+        whole = quantized(model, data, settings, profile, graded=graded)
+        images = data.train.images[:CALIBRATION_IMAGES]
+        settings = replace(settings, weight_bits=widths.within(budget, whole, images, profile))
     net = nets.restore(model)
     if net.mode != "snn":
         raise UnsupportedError(
@@ -131,11 +141,14 @@ def _scales(model: Model, settings: Settings) -> dict[str, tuple[float, ...]]:
     if settings.theta is not None:
         return {}
     now = _weight_bits(model, settings)
-    widths = dict.fromkeys(model.scales, now) if isinstance(now, int) else now
-    return {name: each for name, each in model.scales.items() if widths.get(name, 8) == model.weight_bits.get(name, 8)}
+    wide = dict.fromkeys(model.scales, now) if isinstance(now, int) else now
+    return {name: each for name, each in model.scales.items() if wide.get(name, 8) == model.weight_bits.get(name, 8)}
 
 
-def _in_words(weight_bits: int | dict[str, int]) -> str:
+def _in_words(model: Model, settings: Settings) -> str:
+    if settings.bits_budget is not None:
+        return f"{settings.bits_budget:g} bits in the mean"
+    weight_bits = _weight_bits(model, settings)
     if isinstance(weight_bits, int):
         return f"{weight_bits} bits"
     return ", ".join(f"{bits} bits in {name}" for name, bits in weight_bits.items()) + ", 8 elsewhere"
@@ -160,9 +173,11 @@ def export(
     graph = Graph.of(nets.restore(model), masks_of(model), nir, out) if nir else None
     data = training_data(model)
     log(
-        f"quantize to {_in_words(_weight_bits(model, settings))} on {min(CALIBRATION_IMAGES, len(data.train.images))} training images"
+        f"quantize to {_in_words(model, settings)} on {min(CALIBRATION_IMAGES, len(data.train.images))} training images"
     )
     made = quantized(model, data, settings, profile)
+    wide = {layer.name: layer.weight_bits for layer in made.network.chain}
+    chosen = settings if settings.bits_budget is None else replace(settings, weight_bits=wide, bits_budget=None)
     test = datasets.load_test(model.data_source, model.recipe.data).first(max(REPORT_IMAGES, settings.samples))
     origin = Origin(
         name=model.recipe.name,
@@ -172,7 +187,7 @@ def export(
         n_nonzero_weights=model.n_nonzero_weights,
         images=test.images,
         labels=test.labels,
-        with_messages=lambda: quantized(model, data, settings, profile, graded=True).network,
+        with_messages=lambda: quantized(model, data, chosen, profile, graded=True).network,
         attacked=functools.partial(assess.attacked, model, made.network),
         metrics=model.metrics,
     )

@@ -126,6 +126,9 @@ class Foreign:
 
 def read(path: Path, settings: Settings, profile: AnyProfile) -> Foreign:
     """Return the integer network of a file, for a profile. Raises UnsupportedError, FormatError, ConfigError, RangeError."""
+    if settings.bits_budget is not None:
+        fault = "a budget of bits is for models of ours; use --weight-bits, which takes single layers too"
+        raise ConfigError(where=str(path), faults=(fault,))
     return (_lavadl if path.suffix == ".net" else _nir)(path, settings, profile)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "rsnn-deploy/fit/1"
 NARROWEST = 2
-"""Bits: one holds no two signs."""
+"""Bits: of one, only signs are left, which nothing here tells the damage of."""
 _NOWHERE = 1 << 40
 """Cores of a network that cannot be placed: more than any budget"""
 _KEPT = tuple(2 ** (-step / 2) for step in range(19))
@@ -124,14 +124,16 @@ class _Job:
     def __init__(
         self, model: Model, data: Data, made: Quantized, profile: HardwareProfile, log: Callable[[str], None]
     ) -> None:
-        from toolchain import nets
+        from toolchain import nets, quantize
 
         self.model, self.data, self.network, self.profile = model, data, made.network, profile
         self.log = log
         self.names = [layer.name for layer in made.network.chain]
         self.masks = made.masks
         calibration = data.train.images[: deployment.CALIBRATION_IMAGES]
-        self.values = reduce.importances(nets.restore(model), made, calibration)
+        _, folded = quantize.fold(nets.restore(model), calibration.shape[1:], made.masks)
+        active = reduce.activity(made.network, emulate.run(made.network, calibration), calibration)
+        self.values = {layer.name: reduce.importance(layer, mean) for layer, mean in zip(folded, active, strict=True)}
         unit = made.facts[self.names[-1]].scale[0]
         self.answers = reduce.Answers.of(made.network, _judged(model, data), unit)
         self.frontiers = {

@@ -1,6 +1,6 @@
 """Makes a model good as the integers it becomes: a few epochs of its own robust objective, with their forward pass.
 
-The mask stays frozen. The scales are those that `quantize` finds before, and are recorded in the model, so that every verb that
+The mask stays frozen. It begins as the integers that `quantize` finds, whose scales stay and are recorded in the model, so that every verb that
 quantizes it finds the integers it was trained as. Validation images say whether it helped; test images are never looked at.
 """
 
@@ -65,7 +65,7 @@ def heal(
         )
     net = nets.restore(model)
     scales = {name: facts.scale for name, facts in before.made.facts.items()}
-    rounded = Rounded(net, scales, _widths(network, settings))
+    rounded = Rounded(net, network, scales, _widths(network, settings))
     figures = {
         "float": _accuracies(net, data.validation, recipe),
         "before": _accuracies(before.chain, data.validation, recipe, before.target),
@@ -94,10 +94,10 @@ def heal(
         stage=HEAL,
         state={name: tensor.detach().clone() for name, tensor in net.body.state_dict().items()},
         weight_bits=bits,
-        scales=scales,
+        scales=rounded.scales,
     )
     try:
-        after = made_ready(healed, dataclasses.replace(settings, weight_bits=None, theta=None))
+        after = made_ready(healed, dataclasses.replace(settings, weight_bits=None, bits_budget=None, theta=None))
     except (RangeError, UnsupportedError):  # the integers were in range before
         progress.path.unlink(missing_ok=True)
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from toolchain.deployed.chain import straight_through
 from toolchain.deployed.neurons import Neurons
 from toolchain.emulate.synapses import plain_sums
 from toolchain.errors import UnsupportedError
+from toolchain.ir import Readout
 from toolchain.spiking import IF, V_TH_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from toolchain.ir import Network
     from toolchain.nets import Net
     from toolchain.quantize.scale import Widths
 
@@ -30,7 +33,8 @@ class Rounded(nn.Module):
     through, and a spike's is the surrogate of the float network, stretched by s. Batch norm stays at its running statistics:
     a chip has no others. What 24 bits would do to sums is left out.
 
-    scales: what one weight unit of each layer stands for, () or (C,), by its name; widths: what its integers may be.
+    It begins as the integers given, whatever they were chosen by: `net` is changed so that these are what it rounds to. scales: what one
+    weight unit of each layer stands for, () or (C,), by its name; the attribute, from then on. widths: what its integers may be.
     Shapes: images float (B, C, H, W) in [0, 1] -> logits (B, classes), in the float network's units.
     Source: straight-through estimation, Bengio 2013 (arXiv 1308.3432).
     Raises: UnsupportedError for a network that is no chain, or whose neurons leak.
@@ -39,17 +43,45 @@ class Rounded(nn.Module):
     offset: Tensor
     rest: Tensor
 
-    def __init__(self, net: Net, scales: Mapping[str, Sequence[float]], widths: Mapping[str, Widths]) -> None:
+    def __init__(
+        self, net: Net, network: Network, scales: Mapping[str, Sequence[float]], widths: Mapping[str, Widths]
+    ) -> None:
         super().__init__()
         self.net = net
         offset = (255 * net.mean.double()).round().clamp(0, 255)
         self.register_buffer("offset", offset.float()[:, None, None], persistent=False)
         self.register_buffer("rest", (offset - 255 * net.mean.double())[:, None, None], persistent=False)
         self._parts = _parts(net)
-        self._scales = {
-            name: torch.tensor(each if len(each) > 1 else each[0]).double() for name, each in scales.items()
-        }
         self._widths = dict(widths)
+        self._scales = {
+            name: torch.tensor(each if len(each) > 1 else each[0], dtype=torch.float64) for name, each in scales.items()
+        }
+        with torch.no_grad():
+            for part, layer in zip(self._parts, network.chain, strict=True):
+                if not isinstance(layer, Readout):
+                    self._meet_threshold(part, torch.from_numpy(layer.neuron.theta.astype(np.float64)))
+                self._meet_weights(part, torch.from_numpy(layer.weight.astype(np.float64)))
+
+    @property
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """What one weight unit of each layer stands for, by its name."""
+        return {name: tuple(scale.reshape(-1).tolist()) for name, scale in self._scales.items()}
+
+    def _meet_threshold(self, part: _Part, theta: Tensor) -> None:
+        """The layer's threshold is `theta` units: what a unit stands for, and with it all that drives the neurons, is scaled."""
+        assert part.neurons is not None
+        scale = part.neurons.v_th.double().clamp(min=V_TH_MIN) / theta
+        factor = (scale / self._scales[part.name]).float()
+        for parameter in (part.norm or part.module).parameters():
+            parameter.mul_(factor.reshape(-1, *[1] * (parameter.ndim - 1)) if factor.ndim else factor)
+        self._scales[part.name] = scale
+
+    def _meet_weights(self, part: _Part, whole: Tensor) -> None:
+        """The layer's weights round to `whole`: those that do not are moved just far enough."""
+        units, found = self._in_units(part)[0], self._whole(part)[0].double()
+        moved = (found != whole) & (units != 0)
+        wanted = whole - torch.sign(whole - units) * 0.49
+        part.module.weight.mul_(torch.where(moved, wanted / units, 1.0).float())
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of the pixels that a sensor delivers of images."""
@@ -80,17 +112,22 @@ class Rounded(nn.Module):
         fired: Tensor = whole(drive)
         return fired
 
-    def _whole(self, part: _Part) -> tuple[Tensor, Tensor]:
-        """Weights and biases, whole numbers. Shapes: as of the module; (C, 1, 1) or (C, H, W)."""
+    def _in_units(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Weights and biases in weight units, nothing rounded. Shapes: as of the module; (C, 1, 1) or (C, H, W)."""
         weight, bias = part.folded()
         if part.first:
             weight, bias = self._of_messages(part, weight, bias)
-        scale, widths = self._scales[part.name].to(weight.device), self._widths[part.name]
+        scale = self._scales[part.name].to(weight.device)
         each = scale.reshape(-1, *[1] * (weight.ndim - 1)) if scale.ndim else scale
-        return (
-            _clipped(weight / each, widths.weight_max).float(),
-            _clipped(bias / _over_map(scale), widths.bias_max).float(),
-        )
+        return weight / each, bias / _over_map(scale)
+
+    def _whole(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Weights and biases, whole numbers. Shapes: as `_in_units`."""
+        weight, bias = self._in_units(part)
+        widths = self._widths[part.name]
+        one_bit = widths.weight_bits == 1
+        whole = straight_through(torch.sign, weight) if one_bit else _clipped(weight, widths.weight_max)
+        return whole.float(), _clipped(bias, widths.bias_max).float()
 
     def _of_messages(self, part: _Part, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The numbers of the first layer as it hears pixels less their offset: see `quantize.fold`."""

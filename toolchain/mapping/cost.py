@@ -60,6 +60,8 @@ def formats(job: Job) -> tuple[str, ...]:
         return ("bias",)
     memory = job.memory
     lists = ("dense", "run-length", "sparse") if isinstance(memory, ListMemory) else ("dense", "sparse")
+    if job.bits == 1 and not job.layer.weight.all():  # a bit is a sign: what is no synapse must not be stored
+        return lists[1:]
     if not isinstance(job.layer, Conv):
         return lists
     return ("shared", *lists) if isinstance(memory, ListMemory) else ("shared", "sparse")

@@ -17,13 +17,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolchain.errors import ConfigError, RangeError, UnsupportedError
+from toolchain.errors import ConfigError, RangeError
 from toolchain.ir import WEIGHT_BITS_MAX, Layer, Network
 from toolchain.quantize.drive import HOST, driven_layer
 from toolchain.quantize.fold import fold
 from toolchain.quantize.leak import check_leak
 from toolchain.quantize.ranges import Bounds, bounds
-from toolchain.quantize.scale import LayerFacts, Probe, Widths, at_scale, hidden_layer, readout
+from toolchain.quantize.scale import (
+    Answers,
+    LayerFacts,
+    Probe,
+    Widths,
+    at_scale,
+    hidden_layer,
+    readout,
+    without_readout,
+)
 from toolchain.spiking import neurons
 
 if TYPE_CHECKING:
@@ -96,7 +105,8 @@ def quantize(
         sent = np.abs(source.message_range).max() if not layers and not driven else layer.pool**2
         check_leak(layer, found, int(sent))
         layers.append(found)
-    last, scale = readout(folded[-1], widths[folded[-1].name], given.get(folded[-1].name))
+    answers = _answers(net, images, without_readout(source, tuple(layers), timesteps), folded[-1].pool, run)
+    last, scale = readout(folded[-1], widths[folded[-1].name], answers, given.get(folded[-1].name))
     network = Network(input=source, layers=tuple(layers), readout=last, timesteps=timesteps)
     facts[last.name] = LayerFacts(
         scale=(scale,),
@@ -129,6 +139,18 @@ def float_spikes(net: Net, images: npt.NDArray[np.uint8]) -> list[Bools]:
     return recorded
 
 
+def _answers(net: Net, images: npt.NDArray[np.uint8], hidden: Network, pool: int, run: Run) -> Answers:
+    """Return what the readout behind hidden layers hears of images, and what the float SNN says of them."""
+    heard = run(hidden, images, record=False).counts[-1]
+    samples, channels, height, width = heard.shape
+    pooled = heard.reshape(samples, channels, height // pool, pool, width // pool, pool).sum(axis=(3, 5))
+    training = net.training
+    with torch.no_grad():
+        logits = net.eval()(torch.tensor(images).to(net.mean) / 255).double().cpu().numpy()
+    net.train(training)
+    return Answers(heard=pooled.reshape(samples, -1).astype(np.float64), logits=logits, timesteps=hidden.timesteps)
+
+
 def _widths(names: list[str], weight_bits: int | Mapping[str, int], limits: Limits) -> dict[str, Widths]:
     """Return what the integers of each layer may be. Raises ConfigError, RangeError and UnsupportedError."""
     if isinstance(weight_bits, int):
@@ -153,5 +175,3 @@ def _check_bits(where: str, weight_bits: int, limits: Limits) -> None:
         raise RangeError(
             where=where, quantity="bits", used=weight_bits, limit=most, remedy=f"Use --weight-bits {most} or fewer"
         )
-    if weight_bits < 2:
-        raise UnsupportedError(where=where, reason="1 bit holds no two signs", remedy="Use --weight-bits 2 or more")

@@ -128,6 +128,7 @@ def _network(network: Network, masks: Mapping[str, Bools], quantization: Mapping
             "n_synapses_netx": counts.n_synapses_netx(layer, source, layer.weight != 0),
             "weight_bits": layer.weight_bits,
             "theta": _theta(layer),
+            "rounded_away": quantization.get(layer.name, {}).get("rounded_away"),
             "range": _range(quantization.get(layer.name)),
         }
         for layer, source, shape in network.wired()

@@ -224,6 +224,8 @@ def activity(network: Network, trace: Trace) -> dict[str, Any]:
                 "spikes_per_step": None if per_step is None else (per_step[index] / trace.n_samples).tolist(),
                 "rate": total / (steps * n_neurons),
                 "silent_neurons": int((spikes.sum(axis=0, dtype=np.int64) == 0).sum()),
+                "silent_channels": np.flatnonzero(~spikes.any(axis=(0, 2, 3))).tolist(),
+                "always_on_channels": np.flatnonzero((spikes == network.timesteps).all(axis=(0, 2, 3))).tolist(),
                 "active_share": None if trace.active is None else int(trace.active[index].sum()) / (steps * n_neurons),
                 "wraps": None if trace.wraps is None else int(trace.wraps[index].sum()),
                 "saturations": None if trace.saturations is None else int(trace.saturations[index].sum()),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from toolchain.report.losses import idle_channels
 from toolchain.report.page import charts
 from toolchain.report.page.figures import Chart, Table, join, shown, shown_share
 
@@ -52,6 +53,7 @@ def activity(report: Report) -> Iterator[Table | Chart | str]:
     for key, what in (("silent", "never spikes"), ("always_on", "always spikes")):
         for name in found[key]:
             yield f"{name} {what}: it carries no information."
+    yield from idle_channels(report)
     yield from _raster(report)
 
 

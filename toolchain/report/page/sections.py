@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from toolchain.report.losses import lost_weights
 from toolchain.report.outcomes import label, outcomes
 from toolchain.report.page import charts
 from toolchain.report.page.accuracy import accuracy, radius
@@ -182,7 +183,7 @@ def _layers(report: Report) -> Iterator[Table]:
         rows=rows,
         left=frozenset({0, 1, 2}),
         note="A synapse is an unrolled nonzero connection, pools unexpanded; the netx file spreads pools into kernels. "
-        "Theta is the threshold in weight units; the readout has none.",
+        f"Theta is the threshold in weight units; the readout has none. {lost_weights(report)}".strip(),
     )
 
 

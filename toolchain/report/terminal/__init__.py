@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.text import Text
 
+from toolchain.report.losses import idle_channels, lost_weights
 from toolchain.report.terminal.costs import attacked, energy
 from toolchain.report.terminal.tables import figures_table, table
 from toolchain.report.words import NOT_KNOWN, number, share
@@ -72,6 +73,8 @@ def _layers(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType
             "-" if low is None else number(low) if low == high else f"{low:,} to {high:,}",
         )
     yield made
+    if lost := lost_weights(report):
+        yield Text(lost)
 
 
 def _cores(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
@@ -130,6 +133,8 @@ def _activity(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableTy
     for key, what in (("silent", "never spikes"), ("always_on", "always spikes")):
         for name in activity[key]:
             yield Text(f"{name} {what}: it carries no information", style="yellow")
+    for sentence in idle_channels(report):
+        yield Text(sentence)
 
 
 def _accuracy(report: Mapping[str, Any], _notes: Notes) -> Iterator[RenderableType]:
