@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from toolchain import quantize as quantize
     from toolchain import report as report
     from toolchain import simulate as simulate
+    from toolchain import sweep as sweep
     from toolchain import train as train
     from toolchain.deployment import Folder as Folder
     from toolchain.deployment import Settings as Settings
@@ -77,7 +78,7 @@ _HOMES = {
 STEPS = (
     *("data", "nets", "train", "prune", "convert", "finetune", "evaluate", "quantize"),
     *("mapping", "check", "export", "emulate", "simulate", "energy", "report"),
-    *("compare", "fit", "heal", "lavadl", "nirfile"),
+    *("compare", "fit", "heal", "sweep", "lavadl", "nirfile"),
 )
 """Modules whose verbs are public too, in the order of the main path."""
 

@@ -43,7 +43,20 @@ def every_command(command=cli.commands, path=()):
 
 def test_the_commands_are_those_of_the_documentation():
     names = [" ".join(path) for path in every_command()]
-    listed = ["demo", "init", "run", "export", "check", "fit", "heal", "simulate", "verify", "report", "compare"]
+    listed = [
+        "demo",
+        "init",
+        "run",
+        "export",
+        "check",
+        "fit",
+        "heal",
+        "simulate",
+        "verify",
+        "report",
+        "compare",
+        "sweep",
+    ]
     assert names == [*listed, "evaluate", "inspect", "profiles list", "profiles show", "profiles check"]
 
 

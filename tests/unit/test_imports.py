@@ -42,7 +42,19 @@ CORE_SIDE = {
     "neurobench",
     "report",
 }
-ABOVE = {"deployed", "fit", "heal", "pipeline", "proof", "deployment", "assess", "compare", "evaluate", "start"}
+ABOVE = {
+    "deployed",
+    "fit",
+    "heal",
+    "pipeline",
+    "proof",
+    "deployment",
+    "assess",
+    "compare",
+    "evaluate",
+    "start",
+    "sweep",
+}
 TOP = {"__main__", "cli", "show", "progress", "heap"}
 ALONE = {"run_lava"}
 """Copied into exported folders, where there is no toolchain."""

@@ -40,6 +40,7 @@ for _command in (
     deploying.verify,
     deploying.report,
     comparing.compare,
+    comparing.sweep,
     training.evaluate,
     measuring.inspect,
     profiles.profiles,

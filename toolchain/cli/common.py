@@ -92,6 +92,27 @@ def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return tuple(float(click.FLOAT(number.strip(), param, ctx)) for number in value.split(","))
 
 
+def whole_numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Return the whole numbers of 2..8, of 2,4,8, or of a mixture of both, each once, the least first."""
+    if value is None:
+        return ()
+    found: set[int] = set()
+    for part in value.split(","):
+        first, dots, last = part.partition("..")
+        try:
+            low, high = int(first), int(last if dots else first)
+        except ValueError:
+            low, high = 1, 0
+        if not 1 <= low <= high <= _LARGEST:
+            raise click.BadParameter(f"expected whole numbers such as 2..8 or 2,4,8, got {part.strip()!r}", ctx, param)
+        found.update(range(low, high + 1))
+    return tuple(sorted(found))
+
+
+_LARGEST = 1024
+"""A slip of the finger is no range."""
+
+
 def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a network made elsewhere."""
     for option in (

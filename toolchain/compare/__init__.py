@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "rsnn-deploy/comparison/1"
 HOST = "the host computes what drives the first layer, which no energy counts"
 
-__all__ = ["SCHEMA", "compare", "page", "plots", "render", "row"]
+__all__ = ["SCHEMA", "compare", "page", "plots", "render", "row", "unfit"]
 
 
 def compare(
@@ -87,14 +87,16 @@ def _of(
         try:
             made = source.reported(profile, settings)
         except (CapacityError, RangeError, UnsupportedError) as error:
-            yield {"model": name, "profile": profile.name, "fits": False, "reason": str(error), "note": "", **_UNKNOWN}
+            yield unfit(name, profile.name, str(error))
         else:
             yield row(name, made)
 
 
-_UNKNOWN: dict[str, Any] = dict.fromkeys(
-    ("sparsity", "T", "n_cores", "n_chips", "accuracy", "robust", "spikes", "latency")
-) | {"energy": {}, "memory": {}}
+def unfit(name: str, profile: str, reason: str) -> dict[str, Any]:
+    """Return the row of a model that cannot be placed, all of it unknown but why."""
+    unknown = dict.fromkeys(("sparsity", "T", "n_cores", "n_chips", "accuracy", "robust", "spikes", "latency"))
+    said = {"model": name, "profile": profile, "fits": False, "reason": reason, "note": ""}
+    return {**said, **unknown, "energy": {}, "memory": {}}
 
 
 class _ModelFile:

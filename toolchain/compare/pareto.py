@@ -16,10 +16,11 @@ GOT = {"clean": "accuracy", "robust": "robust"}
 
 
 def plots(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return a plot for each price that at least two rows know: cores, each energy, memory."""
+    """Return a plot for each price that at least two rows know: cores, each energy, latency, memory."""
     prices: dict[str, tuple[str, Callable[[Row], float | None]]] = {"cores": ("cores", lambda row: row["n_cores"])}
     for name in dict.fromkeys(name for row in rows for name in row["energy"] if not name.endswith(STATIC)):
         prices[f"energy: {name}"] = ("nJ/image", lambda row, name=name: _value(row["energy"].get(name)))  # type: ignore[misc]
+    prices["latency"] = ("us/image", lambda row: _value(row["latency"]))
     prices["memory on chip"] = ("bytes", lambda row: _value(row["memory"].get("resident_bytes")))
     made = [_plot(rows, name, unit, price) for name, (unit, price) in prices.items()]
     return [plot for plot in made if len(plot["points"]) > 1]

@@ -94,20 +94,26 @@ def claim(folder: Path, depends_on: Mapping[str, Any]) -> State:
 
     Raises: ConfigError where the folder holds an evaluation that differs in one; FormatError.
     """
-    path = folder / "state.json"
-    wanted = {"schema": SCHEMA, **depends_on}
+    same_task(folder / "state.json", {"schema": SCHEMA, **depends_on}, "evaluation")
+    return State(folder=folder)
+
+
+def same_task(path: Path, wanted: Mapping[str, Any], called: str) -> None:
+    """`path` holds the facts that what is in its folder depends on, these and no others.
+
+    Raises: ConfigError where it holds other facts; FormatError.
+    """
     if path.exists():
         try:
             there = json.loads(store.read_bytes(path))
             changed = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
         except (ValueError, AttributeError):
-            raise FormatError(path=str(path), reason="not the state of an evaluation") from None
+            raise FormatError(path=str(path), reason=f"not the state of an earlier {called}") from None
         if changed:
-            fault = f"holds another evaluation, which differs in {', '.join(changed)}; use another --out, or delete it"
-            raise ConfigError(where=str(folder), faults=(fault,))
+            fault = f"holds another {called}, which differs in {', '.join(changed)}; use another --out, or delete it"
+            raise ConfigError(where=str(path.parent), faults=(fault,))
     else:
         store.write_text(path, json.dumps(wanted, indent=2) + "\n")
-    return State(folder=folder)
 
 
 def _images(path: Path, shape: tuple[int, ...]) -> Tensor:

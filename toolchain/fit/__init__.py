@@ -124,16 +124,14 @@ class _Job:
     def __init__(
         self, model: Model, data: Data, made: Quantized, profile: HardwareProfile, log: Callable[[str], None]
     ) -> None:
-        from toolchain import nets, quantize
+        from toolchain import nets
 
         self.model, self.data, self.network, self.profile = model, data, made.network, profile
         self.log = log
         self.names = [layer.name for layer in made.network.chain]
         self.masks = made.masks
         calibration = data.train.images[: deployment.CALIBRATION_IMAGES]
-        _, folded = quantize.fold(nets.restore(model), calibration.shape[1:], made.masks)
-        active = reduce.activity(made.network, emulate.run(made.network, calibration), calibration)
-        self.values = {layer.name: reduce.importance(layer, mean) for layer, mean in zip(folded, active, strict=True)}
+        self.values = reduce.importances(nets.restore(model), made, calibration)
         unit = made.facts[self.names[-1]].scale[0]
         self.answers = reduce.Answers.of(made.network, _judged(model, data), unit)
         self.frontiers = {

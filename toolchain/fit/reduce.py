@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain import emulate, mapping
+from toolchain import emulate, mapping, quantize
 from toolchain.errors import CapacityError
 from toolchain.ir import Conv, Dense, Input, Network, Neuron, Readout
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from toolchain.ir import AnyLayer, Layer, Shape
+    from toolchain.nets import Net
     from toolchain.placement import Core
     from toolchain.profile import HardwareProfile
+    from toolchain.quantize import Quantized
     from toolchain.quantize.folded import Folded
     from toolchain.trace import Trace
 
@@ -28,6 +30,13 @@ ANY_CHIPS = 1 << 20
 """More chips than any network needs: cores are counted, whatever the chips"""
 _CLIPS = (1.0, 1.25, 1.6, 2.0)
 """How much finer than its greatest weight asks for a narrower layer's scale may be"""
+
+
+def importances(net: Net, made: Quantized, images: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+    """Return how much every weight of each layer matters, by the layer's name. Raises UnsupportedError."""
+    _, folded = quantize.fold(net, images.shape[1:], made.masks)
+    active = activity(made.network, emulate.run(made.network, images), images)
+    return {layer.name: importance(layer, mean) for layer, mean in zip(folded, active, strict=True)}
 
 
 def importance(layer: Folded, activity: Floats) -> Floats:

@@ -7,13 +7,12 @@ quantizes it finds the integers it was trained as. Validation images say whether
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 from toolchain import attacks, deployment, evaluate, nets, spiking, store, train
 from toolchain import profile as profiles
 from toolchain.deployed.measure import made_ready
-from toolchain.errors import ConfigError, FormatError, RangeError, UnsupportedError
+from toolchain.errors import ConfigError, RangeError, UnsupportedError
 from toolchain.heal.rounded import Rounded
 from toolchain.quantize.scale import Widths
 from toolchain.recipe import HEAL
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from toolchain.evaluate.delivery import Target
     from toolchain.ir import Network
     from toolchain.recipe import Recipe
-    from toolchain.train import Epoch
 
 __all__ = ["SCHEMA", "Rounded", "heal"]
 
@@ -76,7 +74,7 @@ def heal(
     )
     spiking.configure(net, surrogate=spiking.surrogate(schedule.surrogate))
     bits = {layer.name: layer.weight_bits for layer in network.chain}
-    progress = _Progress(out, {"model": store.sha256(path), "epochs": epochs, "lr": schedule.lr, "bits": bits}, log)
+    progress = train.Kept(out, {"model": store.sha256(path), "epochs": epochs, "lr": schedule.lr, "bits": bits}, log)
     weights = nets.prunable(net)
     train.fit(
         rounded,
@@ -148,27 +146,3 @@ def _mean(found: dict[str, Any]) -> float:
 def _said(found: dict[str, Any]) -> str:
     clean, attacked = (found[name]["accuracy"] for name in ("none", "pgd-ens"))
     return f"validation accuracy {clean:.1%} clean, {attacked:.1%} under PGD"
-
-
-class _Progress:
-    """The last finished epoch, on the disk beside what is being made, with what it is an epoch of."""
-
-    def __init__(self, out: Path, task: dict[str, Any], log: Callable[[str], None]) -> None:
-        self.path = out.with_name(f"{out.stem}.resume.pt")
-        self._task, self._log = json.dumps(task, sort_keys=True), log
-
-    def keep(self, epoch: Epoch) -> None:
-        """It is this one."""
-        table = {field.name: getattr(epoch, field.name) for field in dataclasses.fields(epoch)}
-        store.write_bytes(self.path, store.dump({"task": self._task, "epoch": table}))
-        self._log(f"epoch {epoch.number} of {epoch.total}, loss {epoch.loss:.3f}")
-
-    def last(self) -> Epoch | None:
-        """It, or None where there is none or it is another task's. Raises FormatError."""
-        if not self.path.exists():
-            return None
-        table = store.read(self.path)
-        try:
-            return train.Epoch(**table["epoch"]) if table["task"] == self._task else None
-        except (KeyError, TypeError):
-            raise FormatError(path=str(self.path), reason="not a run to resume; delete it to begin again") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolchain.train.kept import Kept
 from toolchain.train.loop import AfterEpoch, BeforeEpoch, Epoch, fit, ignore
 from toolchain.train.losses import Loss, ann_loss, natural, snn_loss
 from toolchain.train.streams import pixels, stream
@@ -21,6 +22,7 @@ __all__ = [
     "AfterEpoch",
     "BeforeEpoch",
     "Epoch",
+    "Kept",
     "Loss",
     "ann_loss",
     "fit",

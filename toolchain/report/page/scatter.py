@@ -27,7 +27,7 @@ def scatter(comparison: Mapping[str, Any], index: int, *, title: str) -> Markup:
     spread = [point["x"] for point in points if point["x"] > 0]
     logarithmic = bool(spread) and max(spread) > LOG_FROM * min(spread) and len(spread) == len(points)
     ticks = (
-        _decades(min(spread), max(spread)) if logarithmic else _even(max((point["x"] for point in points), default=1))
+        _decades(min(spread), max(spread)) if logarithmic else even(max((point["x"] for point in points), default=1))
     )
 
     def across(value: float) -> float:
@@ -111,7 +111,7 @@ def _levels(left: int, right: int, up: Callable[[float], float]) -> Iterator[Mar
         yield tag("text", f"{tick} %", x=left - 6, y=y + 4, class_="name tick")
 
 
-def _even(greatest: float) -> list[float]:
+def even(greatest: float) -> list[float]:
     """Four to eight round numbers from 0 past the greatest."""
     rough = (greatest or 1) / 5
     unit = 10.0 ** floor(log10(rough))
