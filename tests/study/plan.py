@@ -55,9 +55,9 @@ class Grid:
 CONVERTED = {"sparse.lr": "sparse", "finetune.lr": "convert"}
 
 GRIDS = (
-    Grid(name="sparse", key="sparse.lr", arm="hydra-90", values=(0.01, 0.05), stage="sparse"),
-    Grid(name="convert", key="finetune.lr", arm="hydra-90", values=(0.01, 0.03, 0.1), stage="finetune"),
-    Grid(name="end-to-end", key="finetune.lr", arm="e2e-random-90", values=(0.03, 0.1, 0.3), stage="finetune"),
+    Grid(name="sparse", key="sparse.lr", arm="hydra-90", values=(0.01, 0.03, 0.1), stage="sparse"),
+    Grid(name="convert", key="finetune.lr", arm="hydra-90", values=(0.003, 0.01, 0.03), stage="finetune"),
+    Grid(name="end-to-end", key="finetune.lr", arm="e2e-random-90", values=(0.1, 0.3, 1.0), stage="finetune"),
 )
 
 

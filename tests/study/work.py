@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from study import measure, plan
+from study import claims, measure, plan
 
 from toolchain import data, pipeline, store
 from toolchain.evaluate import accuracy, attacked
@@ -129,6 +129,7 @@ def measures(test: Split) -> dict[str, tuple[Split, str, float]]:
     return {
         "clean": (test, "none", 0.0),
         f"pgd-{strongest * 255:g}": (test.first(plan.N_PGD), "pgd-ens", strongest),
+        f"search-{strongest * 255:g}": (test.first(plan.N_PGD), "search-ens", strongest),
         "square": (test.first(plan.N_SQUARE), f"square-{plan.SQUARE_QUERIES}", strongest),
         **fgsm,
     }
@@ -155,6 +156,20 @@ def evaluate(base: Recipe, out: Path, seeds: Sequence[int], log: Log) -> Iterato
                 keep(path.with_name("figures.json"), figures)
                 journal.spent(arm.name)
             yield
+
+
+def robust(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an arm's figures with those under both attacks that robustness is measured by, where both are there."""
+    if not all(name in figures for name in claims.ATTACKS):
+        return dict(figures)
+    rights = [np.array(list(figures[name]["right"])) == "1" for name in claims.ATTACKS]
+    right = np.logical_and.reduce(rights)
+    found = {
+        "eps": figures[claims.ATTACKS[0]]["eps"],
+        **accuracy(right),
+        "right": "".join("01"[int(one)] for one in right),
+    }
+    return {**figures, claims.ROBUST: found}
 
 
 def _measured(name: str, net: Net, mask: Mapping[str, Any], test: Split) -> dict[str, Any]:

@@ -151,3 +151,11 @@ def test_the_page_shows_what_there_is(tmp_path, n_seeds):
     first = (docs / "results" / "arms.svg").read_bytes()
     page.write(BASE, out, docs)
     assert (docs / "results" / "arms.svg").read_bytes() == first
+
+
+def test_robust_is_what_is_right_under_both_attacks_and_not_known_before():
+    pgd, search = claims.ATTACKS
+    found = {pgd: {"eps": 0.1, "right": "1101"}, "clean": {"right": "1111"}}
+    assert work.robust(found) == found
+    both = work.robust({**found, search: {"eps": 0.1, "right": "0111"}})[claims.ROBUST]
+    assert (both["right"], both["n"], both["n_right"], both["accuracy"]) == ("0101", 4, 2, 0.5)
