@@ -73,18 +73,23 @@ def _columns(judge: str | None) -> dict[str, Callable[[Row], str | None]]:
 
 
 def _stopped_early(rows: Sequence[Row]) -> Table:
-    """A line a combination: steps by either rule; accuracy by the margin, and by how many points it differs."""
-    found = table("Stopped early", "", "steps, proven", "steps, margin", "clean", "points", "robust", "points")
+    """A line a combination: mean steps by either rule; by the margin what is saved, and how many points accuracy differs by."""
+    found = table("Stopped early", "", "proven", "margin", "saved", "clean", "points, 95 %", "robust", "points")
     for index, row in enumerate(rows, start=1):
         stops = row["early_exit"]
         if stops:
-            cells = [f"{stops[rule]['clean']['mean_steps']:.2f} of {row['timesteps']}" for rule in ("proven", "margin")]
-            for split in ("clean", "attacked"):
-                got = stops["margin"].get(split)
-                points = f"{100 * got['against_full']['difference']:+.1f}" if got else NOT_KNOWN
-                cells += [share(got["accuracy"]) if got else NOT_KNOWN, points]
+            clean, attacked = (stops["margin"].get(split) for split in ("clean", "attacked"))
+            low, high = clean["against_full"]["interval95"]
+            cells = [f"{stops[rule]['clean']['mean_steps']:.2f}" for rule in ("proven", "margin")]
+            cells += [share(clean["saved"]), share(clean["accuracy"])]
+            cells += [f"{_points(clean)} ({100 * low:+.1f} to {100 * high:+.1f})"]
+            cells += [share(attacked["accuracy"]), _points(attacked)] if attacked else [NOT_KNOWN] * 2
             found.add_row(str(index), *cells)
     return found
+
+
+def _points(stopped: Mapping[str, Any]) -> str:
+    return f"{100 * stopped['against_full']['difference']:+.1f}"
 
 
 def _legend(result: Mapping[str, Any]) -> list[str]:
@@ -110,8 +115,9 @@ def _legend(result: Mapping[str, Any]) -> list[str]:
         )
     if any(row["early_exit"] for row in rows):
         said.append(
-            "Stopped early: the mean step after which an image keeps its class whatever follows, or from which its top logit leads "
-            "by a margin chosen on training images. Robust: on the images attacked above, which were made against all steps."
+            "Stopped early: the mean step after which an image keeps its class whatever follows (proven), or its top logit leads by "
+            "a margin chosen on training images; by the margin, what of the steps is saved, and by how many points accuracy "
+            "differs. Robust: on the images attacked above, which were made against all steps."
         )
     if not result["epochs"] and len({(row["timesteps"], row["sparsity"]) for row in rows}) > 1:
         said.append("Nothing was finetuned for other steps or sparsities; --epochs does.")
