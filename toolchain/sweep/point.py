@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from toolchain.profile import AnyProfile
     from toolchain.quantize import Quantized
     from toolchain.store import Model
-
-CHOSEN_ON = 1000
-"""Training images, at most, that the margin of an early exit is chosen on"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +58,13 @@ def _measured(
     run = assess.run(made.network, split.images)
     row = compare.row("", assess.reported(subject, split.images, split.labels, done=run))
     row["accuracy"] = evaluate.accuracy(run.trace.classes() == split.labels)
-    splits = {"clean": split}
+    changed = None
     if effort.attacked:
-        some = data.validation.first(effort.attacked)
+        some = split.first(effort.attacked)
         outcome = _attacked(model, made, some, effort.device)
         row["robust"] = {"measured": "validation", **outcome.to_dict()}
-        assert outcome.delivered is not None
-        splits["attacked"] = dataclasses.replace(some, images=outcome.delivered)
-    chosen_on = data.train.first(CHOSEN_ON)
-    exits = early.measured(made.network, splits, chosen_on, device=effort.device) if effort.early_exit else None
+        changed = outcome.delivered
+    exits = early.measured(made.network, split, changed, device=effort.device) if effort.early_exit else None
     return {**row, "early_exit": exits}
 
 

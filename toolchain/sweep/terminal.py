@@ -116,8 +116,8 @@ def _legend(result: Mapping[str, Any]) -> list[str]:
     if any(row["early_exit"] for row in rows):
         said.append(
             "Stopped early: the mean step after which an image keeps its class whatever follows (proven), or its top logit leads by "
-            "a margin chosen on training images; by the margin, what of the steps is saved, and by how many points accuracy "
-            "differs. Robust: on the images attacked above, which were made against all steps."
+            "a margin chosen on the other half of the images; by the margin, what of the steps is saved, and by how many points "
+            "accuracy differs. Robust: on the images attacked above, which were made against all steps."
         )
     if not result["epochs"] and len({(row["timesteps"], row["sparsity"]) for row in rows}) > 1:
         said.append("Nothing was finetuned for other steps or sparsities; --epochs does.")
