@@ -104,8 +104,8 @@ def measured(
 ) -> dict[str, dict[str, Any]]:
     """What stopping early does to images, by the proven rule and by a margin, JSON-able. changed: the first of them as an attack made them.
 
-    Every other image stops by the margin chosen on those between, clean, so that what is said of the margin is not what it was
-    chosen for: on training images, which the network knows too well, a margin costs several times what it should. `margin` is that of all images.
+    Every other image stops by the margin chosen on those between, clean, so that what is said of a margin is of images it was not
+    chosen on; of training images, which it knows too well, a network is too sure to choose by. `margin` is that of all images.
     """
     sums, labels = cumulated(network, split.images, device=device), split.labels
     halves = [calibrated(sums[other::2], labels[other::2]) for other in (1, 0)]
