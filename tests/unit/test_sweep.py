@@ -180,9 +180,11 @@ def test_finetuned_variants_are_kept_and_their_masks_and_steps_stay(model, tmp_p
         assert bool((tuned.state[name][~mask] == 0).all())
         assert not torch.equal(tuned.state[name], plain.state[name])
     assert variants.made(4, None) is made
+    longer = variants.made(4, 0.9)  # the same weights and mask, trained for other steps
+    assert any(not torch.equal(longer.state[name], tuned.state[name]) for name in tuned.state)
     again = variants.made(2, 0.9)
     assert all(torch.equal(again.state[name], tuned.state[name]) for name in tuned.state)
-    assert len(lines) == 1
+    assert len(lines) == 2
 
 
 def test_a_finetune_that_was_killed_goes_on_from_its_last_epoch(model, tmp_path):
@@ -228,11 +230,13 @@ def test_a_proven_exit_never_changes_a_class(case):
     assert np.array_equal(stopped, sums[:, -1].argmax(axis=1))
 
 
-def test_a_class_stands_only_if_no_spikes_to_come_can_change_it():
+@pytest.mark.parametrize("pool", [1, 2])
+def test_a_class_stands_only_if_no_spikes_to_come_can_change_it(pool):
     rng = np.random.default_rng(0)
-    readout = Readout(name="out", weight=rng.integers(-3, 4, (3, 3)), bias=rng.integers(-2, 3, 3))
-    every = np.array(list(itertools.product([0, 1], repeat=3))) @ readout.weight.T + readout.bias
-    sums = every[rng.integers(0, 8, (300, 3))].cumsum(axis=1) + rng.integers(-20, 21, (300, 1, 3))
+    readout = Readout(name="out", weight=rng.integers(-3, 4, (3, 3)), bias=rng.integers(-2, 3, 3), pool=pool)
+    every = np.array(list(itertools.product([0, pool**2], repeat=3))) @ readout.weight.T + readout.bias
+    start = pool**2 * rng.integers(-20, 21, (300, 1, 3))
+    sums = every[rng.integers(0, 8, (300, 3))].cumsum(axis=1) + start
     steps = early.proven(sums, readout)
     for image, until in zip(sums, steps, strict=True):
         for t in (1, 2):
