@@ -103,6 +103,12 @@ def test_where_the_chip_takes_no_messages_the_report_says_what_that_changes(tmp_
     assert made["input"]["against_messages"]["samples"] == 20
 
 
+def test_without_a_folder_it_is_named_after_class_and_profile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toolchain.deploy(module(), images(), profile="loihi2", timesteps=T)
+    assert deployment.open_folder(tmp_path / "build" / "Sequential-loihi2").deployment.network.timesteps == T
+
+
 def test_equal_modules_have_equal_hashes_and_others_have_not(tmp_path):
     def sha256(model):
         made = toolchain.deploy(model, images(), profile="loihi2", out=tmp_path, timesteps=T)

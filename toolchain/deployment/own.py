@@ -39,7 +39,7 @@ def deploy(
     example: Images,
     *,
     profile: str,
-    out: Path | str,
+    out: Path | str | None = None,
     test: tuple[Images, Labels] | None = None,
     timesteps: int | None = None,
     mean: Sequence[float] | None = None,
@@ -52,7 +52,7 @@ def deploy(
     nir: Path | str | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
-    """The folder `out` holds a module of torch, deployed for a profile; returns its report, as `export` does of a model.
+    """The folder `out`, by default build/CLASS-PROFILE, holds a module of torch, deployed for a profile; returns its report, as `export` does of a model.
 
     The module is a chain of Conv2d, BatchNorm2d, spiking neurons (our IF, SpikingJelly's IFNode, snnTorch's Leaky), AvgPool2d,
     Linear, Dropout and Flatten, in a Sequential or run one after the other by its forward, or has skip connections from spikes; see `adopt`.
@@ -101,8 +101,9 @@ def deploy(
         labels=None if labels is None else labels[: max(deployment.REPORT_IMAGES, settings.samples)],
         with_messages=lambda: quantized(adopted, example, settings, chip, graded=True).network,
     )
-    graph = Graph.of(adopted.net, adopted.masks, Path(nir), Path(out)) if nir else None
-    return fill(Path(out), origin, settings, chip, log=log, graph=graph)
+    folder = Path(out or Path("build") / f"{origin.name}-{Path(profile).stem}")
+    graph = Graph.of(adopted.net, adopted.masks, Path(nir), folder) if nir else None
+    return fill(folder, origin, settings, chip, log=log, graph=graph)
 
 
 def is_foreign(target: str | Path) -> bool:
