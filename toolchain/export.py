@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from toolchain import hdf5
 from toolchain.errors import FormatError, UnsupportedError
 from toolchain.ir import AnyLayer, BiasCoding, Conv, Dense, Input, Layer, Network, Neuron, Readout, Shape
 from toolchain.ir.parts import parts
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 READOUT_THETA = 131_072
 """The readout must not spike; its logits are read from its synapses, so that they hold even where v saturates."""
-_MAX_DATASET_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def unpack(content: bytes, name: str) -> Deployment:
 
 def _unpacked(source: Path | io.BytesIO, name: str) -> Deployment:
     try:
-        with h5py.File(source, "r") as file:
+        with hdf5.opened(source, name) as file:
             meta = _read_meta(file)
             network = _read_network(file, meta)
             return Deployment(
@@ -308,7 +308,7 @@ def _array(file: h5py.File, name: str) -> npt.NDArray[Any]:
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.file != file:
         raise ValueError(f"{name} is not a dataset of this file")
-    if dataset.dtype.kind not in "iuS" or dataset.nbytes > _MAX_DATASET_BYTES:
+    if dataset.dtype.kind not in "iuS" or max(dataset.nbytes, 8 * (dataset.size or 0)) > hdf5.MAX_BYTES:
         raise ValueError(f"{name} has type {dataset.dtype} and {dataset.nbytes:,} bytes")
     return np.asarray(dataset[()])
 

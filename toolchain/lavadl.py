@@ -6,6 +6,7 @@ Source: lava-dl 0.6.0, lava/lib/dl/slayer/block/base.py, which writes these file
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 
 from toolchain import export as netx
+from toolchain import hdf5
 from toolchain.errors import ConfigError, FormatError, ToolchainError, UnsupportedError
 from toolchain.ir import (
     BIAS_MAX,
@@ -40,7 +42,6 @@ COUNTS = "spike_counts"
 """Name of the readout that is added where the last layer spikes."""
 WHITE = 255
 """The pixel that an input block with neurons is taken to see as 1."""
-_MAX_BYTES = 1 << 31
 _GREATEST = 1 << 31
 _NOTED = {"type", "shape", "weight", "bias", "neuron"}
 _GEOMETRY = {"stride", "padding", "dilation", "groups"}
@@ -66,7 +67,8 @@ def read(path: Path, *, timesteps: int | None = None) -> Read:
     package would compute differently; FormatError for what is no netx file; ConfigError where steps are missing.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path, str(path)) as file:
+            hdf5.check_whole(file, str(path))
             if "meta" in file:
                 return Read(network=netx.read(path).network, notes=())
             found = _Chain(file).read(timesteps)
@@ -76,7 +78,7 @@ def read(path: Path, *, timesteps: int | None = None) -> Read:
     except ToolchainError:
         raise
     except Exception as error:  # noqa: BLE001  a hostile file can make h5py and numpy raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
         raise FormatError(path=str(path), reason=f"not a netx file ({what})") from None
     return found
 
@@ -225,7 +227,7 @@ class _Chain:
         self.notes.append(f"The last layer spikes: a readout {COUNTS}, which sums its spikes, was added.")
 
     def _compare_shape(self, at: str, group: h5py.Group) -> None:
-        written = tuple(_integers(at, group, "shape").tolist())
+        written = tuple(_integers(at, group, "shape").reshape(-1)[:4].tolist())
         if written != self.source:
             raise _unsupported(at, f"its shape is {written}, where its kernel gives {self.source}")
 
@@ -277,11 +279,8 @@ def _integers(at: str, group: h5py.Group, name: str, default: int | None = None)
     if name not in group:
         raise _unsupported(at, f"it has no {name}")
     dataset = group[name]
-    foreign = (
-        not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.file != group.file
-    )
-    if foreign or dataset.dtype.kind not in "iufb" or dataset.nbytes > _MAX_BYTES:
-        raise _unsupported(at, f"its {name} is not a dataset of numbers of this file")
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iufb":
+        raise _unsupported(at, f"its {name} is not a dataset of numbers")
     values = np.asarray(dataset[()])
     if not (np.abs(values, dtype=np.float64) < _GREATEST).all():
         raise _unsupported(at, f"its {name} is not of numbers that 32 bits hold")
@@ -297,7 +296,11 @@ def _pair(at: str, group: h5py.Group, name: str) -> tuple[int, int]:
 
 
 def _text(dataset: h5py.Dataset) -> str:
-    return bytes(np.asarray(dataset[()]).reshape(-1)[0]).decode("ascii")
+    """Return a word. Raises ValueError where there is none."""
+    word = bytes(np.asarray(dataset[()]).reshape(-1)[0]).decode("ascii")
+    if not re.fullmatch(r"[\w.-]+", word):
+        raise ValueError(f"{dataset.name} is no word")
+    return word
 
 
 def _name(at: str) -> str:

@@ -13,7 +13,7 @@ import toolchain
 
 PACKAGE = Path(toolchain.__file__).parent
 
-VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources"}
+VOCABULARY = {"errors", "profile", "recipe", "ir", "trace", "placement", "store", "resources", "hdf5"}
 FLOAT_SIDE = {
     "data",
     "adopt",

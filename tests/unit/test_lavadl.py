@@ -142,7 +142,7 @@ REFUSED = {
         ("1", {"weight": np.full((4, 2, 3, 3), 0.5)}),
         "layer/1: its weight is not of integers, and netx would cut off the fractions",
     ),
-    "complex": (("3", {"without": ("weight",), "weight__imag": 1.0}), "layer/3: its weight is not a dataset of numbers of this file"),
+    "complex": (("3", {"without": ("weight",), "weight__imag": 1.0}), "layer/3: its weight is not a dataset of numbers"),
     "wide": (("3", {"weight": np.full((5, 36), 254.0)}), "layer/3: layer3.weight: expected -128 to 127, got 254 to 254"),
     "recurrent": (
         ("3", {"type": [b"dense_rec"]}),

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from toolchain import hdf5
 from toolchain.adopt import Adopted, branched, chain, check_steps
 from toolchain.errors import ConfigError, FormatError, UnsupportedError
 from toolchain.nets.cut import Part
-from toolchain.nirfile.file import check_file
 from toolchain.nirfile.graph import pieces
 from toolchain.nirfile.library import OURS, SCHEMA, library
 from toolchain.nirfile.neurons import NAMES, Neurons, neurons
@@ -87,14 +87,16 @@ def _graph(path: Path) -> Any:
     """Return the graph of a file. Raises FormatError for any other."""
     nir = library()
     try:
-        check_file(path)
-        graph = nir.read(path, type_check=False)
+        with hdf5.opened(path, str(path)) as file:
+            hdf5.check_whole(file, str(path))
+        with np.errstate(all="ignore"):  # nir multiplies what a file says, whatever it is
+            graph = nir.read(path, type_check=False)
     except FileNotFoundError:
         raise FormatError(path=str(path), reason="no such file") from None
     except FormatError:
         raise
     except Exception as error:  # noqa: BLE001  a hostile file can make h5py, numpy and nir raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
         raise FormatError(path=str(path), reason=f"not a NIR graph ({what})") from None
     if type(graph).__name__ != "NIRGraph":
         raise FormatError(path=str(path), reason=f"a single {type(graph).__name__}, not a NIR graph")
