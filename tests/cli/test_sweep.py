@@ -35,13 +35,21 @@ def test_the_shipped_model_is_swept_and_a_second_time_nothing_is_measured_again(
         ("--bits", "8..2", "expected whole numbers such as 2..8 or 2,4,8, got '8..2'"),
         ("--timesteps", "2,,4", "expected whole numbers such as 2..8 or 2,4,8, got ''"),
         ("--timesteps", "0..9999", "expected whole numbers such as 2..8 or 2,4,8, got '0..9999'"),
-        ("--sparsity", "0,1", "1.0 is not in the range 0<=x<1."),
+        ("--sparsity", "0,1", "expected shares from 0 to below 1 such as 0,0.95, got 1"),
+        ("--sparsity", "0.5,nan", "expected shares from 0 to below 1 such as 0,0.95, got nan"),
         ("--sparsity", "most", "'most' is not a valid float."),
     ],
 )
 def test_what_is_no_range_is_refused(run, option, value, said):
     answer = run("sweep", "digits-cnn", "--profile", "loihi2", option, value)
     assert (answer.code, answer.err.splitlines()[-1]) == (2, f"Error: Invalid value for '{option}': {said}")
+
+
+def test_a_device_that_is_none_is_refused_before_the_folder_is_claimed(run, tmp_path):
+    answer = run("sweep", "digits-cnn", "--profile", "loihi2", "--device", "abacus", "--out", tmp_path, *QUICK)
+    fault = "expected a device that torch can use here, such as cpu, got 'abacus'"
+    assert (answer.code, answer.said) == (2, f"--device: {fault}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranges_and_numbers_mix_each_once(run, tmp_path):

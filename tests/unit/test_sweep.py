@@ -138,9 +138,26 @@ def test_a_folder_takes_a_wider_sweep_but_no_other(model, tmp_path):
         ConfigError, match=r"holds another sweep, which differs in samples; use another --out, or delete it"
     ):
         sweep.sweep(model, tmp_path, SETTINGS, effort=sweep.Effort(samples=6, attacked=0))
-    next((tmp_path / "points").iterdir()).write_text('{"bits": 8}')
+
+
+@pytest.mark.parametrize("there", ["", "[]", '{"bits": 8}', '{"bits": null, "timesteps": 4, "sparsity_asked": null}'])
+def test_a_file_that_is_no_point_is_refused(model, tmp_path, there):
+    quick = sweep.Effort(samples=5, attacked=0)
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / "bown-t4-sown.json").write_text(there)
     with pytest.raises(FormatError, match="not a point of a sweep; delete it to repeat it"):
-        sweep.sweep(model, tmp_path, SETTINGS, timesteps=[2, 4], effort=quick)
+        sweep.sweep(model, tmp_path, SETTINGS, effort=quick)
+
+
+def test_sparsities_as_near_as_numbers_go_are_points_of_their_own(model, tmp_path):
+    near = [0.9, 0.90000001]
+    quick = sweep.Effort(samples=5, attacked=0)
+    rows = sweep.sweep(model, tmp_path, SETTINGS, sparsity=near, effort=quick)["rows"]
+    assert [row["sparsity_asked"] for row in rows] == near
+    assert sorted(path.name for path in (tmp_path / "points").iterdir()) == [
+        "bown-t4-s0.9.json",
+        "bown-t4-s0.90000001.json",
+    ]
 
 
 def test_a_point_that_does_not_fit_is_a_row_that_says_why(model, tmp_path, monkeypatch):

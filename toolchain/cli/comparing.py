@@ -88,7 +88,8 @@ def shares_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     """Return shares, each below 1."""
     found = numbers_of(ctx, param, value) or ()
     for share in found:
-        click.FloatRange(0, 1, max_open=True).convert(share, param, ctx)
+        if not 0 <= share < 1:  # true of nan too, which a FloatRange lets pass
+            raise click.BadParameter(f"expected shares from 0 to below 1 such as 0,0.95, got {share:g}", ctx, param)
     return found
 
 
@@ -136,7 +137,9 @@ def shares_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @theta_option
 @click.option("--max-chips", type=click.IntRange(min=1), default=1, show_default=True, help="Chips to fill.")
-@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda.")
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="DEVICE", help="Where attacks are computed: cpu or cuda."
+)
 @click.option(
     "--out",
     metavar="DIR",

@@ -15,6 +15,7 @@ from toolchain import profile as profiles
 from toolchain.compare.pareto import plots
 from toolchain.errors import FormatError, UnsupportedError
 from toolchain.evaluate.state import same_task
+from toolchain.evaluate.stored import usable
 from toolchain.sweep import early
 from toolchain.sweep.plot import plot
 from toolchain.sweep.point import Effort, measured
@@ -51,9 +52,11 @@ def sweep(
     What is not given is as the model has it. Other steps run the same weights and thresholds; a further sparsity leaves the
     same share of every layer's weights. epochs: of the model's own objective for each such variant, by default none. A point that cannot
     be made or placed is a row with the reason. A sweep that was killed goes on, and one in the same folder may widen it.
-    Raises: UnsupportedError for a model without spikes; ConfigError where `out` holds another sweep; FormatError.
+    Raises: UnsupportedError for a model without spikes; ConfigError where `out` holds another sweep, or for a device that
+    torch cannot use here; FormatError.
     """
     effort = effort or Effort()
+    usable(effort.device)
     profile = profiles.read(settings.profile)
     model = store.load(path)
     if model.mode != "snn":
@@ -139,6 +142,10 @@ def _said(key: dict[str, Any]) -> str:
     return f"{width}, T = {key['timesteps']}, {share}"
 
 
+_FOUND = {*compare.unfit("", "", ""), "early_exit"}
+"""What a point has beside what was asked for"""
+
+
 class _Points:
     """The finished points of a sweep, a file each."""
 
@@ -152,8 +159,8 @@ class _Points:
             return None
         try:
             row: dict[str, Any] = json.loads(store.read_bytes(path))
-            whole = {name: row[name] for name in key} == key
-        except (ValueError, KeyError, TypeError):
+            whole = row.keys() == key.keys() | _FOUND and {name: row[name] for name in key} == key
+        except (ValueError, AttributeError):
             whole = False
         if not whole:
             raise FormatError(path=str(path), reason="not a point of a sweep; delete it to repeat it")
@@ -164,5 +171,5 @@ class _Points:
         store.write_text(self._path(key), json.dumps(row) + "\n")
 
     def _path(self, key: dict[str, Any]) -> Path:
-        width, steps, share = ("own" if value is None else format(value, "g") for value in key.values())
+        width, steps, share = ("own" if value is None else str(value) for value in key.values())
         return self._folder / f"b{width}-t{steps}-s{share}.json"

@@ -48,7 +48,7 @@ class Variants:
         model = self._model
         if sparsity is None and timesteps == model.timesteps:
             return model
-        path = self._folder / f"t{timesteps}-s{'own' if sparsity is None else format(sparsity, 'g')}.pt"
+        path = self._folder / f"t{timesteps}-s{'own' if sparsity is None else sparsity}.pt"
         if path.exists():
             return store.load(path)
         variant = dataclasses.replace(model, timesteps=timesteps)
