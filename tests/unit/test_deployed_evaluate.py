@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -168,6 +169,22 @@ def test_the_float_network_beside_it_is_measured_as_evaluate_does(result, model)
     assert not any("float" in outcome for outcome in result["outcomes"] if outcome["attack"].startswith("transfer"))
 
 
+def test_another_models_float_network_can_stand_beside(result, model, home, capsys):
+    loaded = store.load(model)
+    turned = {name: -tensor if name.startswith("readout") else tensor for name, tensor in loaded.state.items()}
+    other = home / "other.pt"
+    store.save(dataclasses.replace(loaded, state=turned), other)
+    found = measure.evaluate(model, SETTINGS, attack=("fgsm",), eps=(EPS,), checks=False, beside=other)
+    alone = evaluate.evaluate(other, attack=("fgsm",), eps=(EPS,), checks=False)
+    for mine, own, floating in zip(found["outcomes"], result["outcomes"][:2], alone["outcomes"], strict=True):
+        assert mine["n_right"] == own["n_right"]
+        assert mine["float"]["n_right"] == floating["n_right"]
+    assert found["outcomes"][0]["float"]["n_right"] < result["outcomes"][0]["float"]["n_right"]
+    assert found["float"] == {"path": str(other), "sha256": store.sha256(other)}
+    terminal.evaluation(found)
+    assert f"float: {other}" in capsys.readouterr().out
+
+
 def test_a_transferred_attack_is_made_against_the_float_network(model, ready, test_set, result):
     """The naive way: PGD against the float SNN by each gradient, its images rounded, and the emulator asked."""
     net, settings = nets.restore(store.load(model)), store.load(model).recipe
@@ -297,5 +314,7 @@ def test_a_model_without_spikes_is_refused_and_an_unknown_attack_named(home, mod
         measure.evaluate(ann, SETTINGS)
     with pytest.raises(ConfigError, match=r"^attack: expected one of transfer-snn, transfer-ann, none, .*, got 'fly'$"):
         measure.evaluate(model, SETTINGS, attack=("fly",))
+    with pytest.raises(ConfigError, match=r"ann\.pt: is no spiking network$"):
+        measure.evaluate(model, SETTINGS, beside=ann)
     other = measure.evaluate(model, SETTINGS, attack=("transfer-ann",), eps=(EPS,), ann=ann, samples=12)
     assert [outcome["attack"] for outcome in other["outcomes"]] == ["none", "transfer-ann"]

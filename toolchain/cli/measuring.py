@@ -37,6 +37,12 @@ def deployed_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="With --deployed: write the adversarial images that the integers got, for simulate --images.",
         ),
         click.option(
+            "--beside",
+            metavar="MODEL",
+            show_default="MODEL itself",
+            help="With --deployed: a model whose float network to compare with, such as the one MODEL was healed from.",
+        ),
+        click.option(
             "--ann",
             metavar="MODEL",
             help="With --deployed: a model without spikes, for transfer-ann.  [default: MODEL's own weights with ReLUs]",
@@ -87,6 +93,7 @@ def measure_deployed(
     weight_bits: int | dict[str, int] | None,
     bits_budget: float | None,
     theta: Theta | None,
+    beside: str | None,
     ann: str | None,
     save_images: Path | None,
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], None]]:
@@ -101,6 +108,7 @@ def measure_deployed(
         path,
         chosen,
         attack=attacks or measure.ATTACKS,
+        beside=None if beside is None else resources.model_path(beside),
         ann=None if ann is None else resources.model_path(ann),
         save_images=save_images,
         **settings,

@@ -68,6 +68,7 @@ def evaluate(
     exhaustive: bool = False,
     checks: bool = True,
     out: Path | None = None,
+    beside: Path | None = None,
     ann: Path | None = None,
     save_images: Path | None = None,
     device: str = "cpu",
@@ -77,14 +78,16 @@ def evaluate(
     """What `evaluate.evaluate` returns, of the integers a model becomes by `settings`, and how they differ from the float network.
 
     Every attack is made against the integers and against the float network, each by its own gradients, and their right
-    images are paired. An outcome tells accuracy on pixels rounded as a sensor does and before. ann: a model without spikes for
+    images are paired. An outcome tells accuracy on pixels rounded as a sensor does and before. beside: the model whose float network
+    that is, such as the one a healed model was made from; by default the model itself. ann: a model without spikes for
     `transfer-ann`; by default the float network's weights with ReLUs. save_images: a file for the images that the integers
     got. Raises: FormatError; ConfigError and UnsupportedError, before anything is attacked; MismatchError where gradients
     are not those of what the emulator computes.
     """
     model = store.load(path)
     where = stored.usable(device)
-    net = nets.restore(model).to(where)
+    floating = model if beside is None else _fitting(beside, model, spikes=True)
+    net = nets.restore(floating).to(where)
     whole = stored.test_images(model, data)
     split = whole if samples is None else whole.first(samples)
     deployed = made_ready(model, settings, device=device, log=log)
@@ -96,12 +99,14 @@ def evaluate(
     keys: dict[str, Any] = {"steps": steps, "seed": recipe.seed, "exhaustive": exhaustive}
     states: tuple[State | None, State | None] = (None, None)
     if out is not None:
-        more: dict[str, Any] = {"network": deployed.fingerprint, "ann": "own" if ann is None else store.sha256(ann)}
+        others = {"float": beside, "ann": ann}
+        more: dict[str, Any] = {name: "own" if each is None else store.sha256(each) for name, each in others.items()}
         states = (
-            stored.claimed(out, path, split, indices, **keys, **more),
-            stored.claimed(out / "float", path, split, indices, **keys),
+            stored.claimed(out, path, split, indices, network=deployed.fingerprint, **keys, **more),
+            stored.claimed(out / "float", beside or path, split, indices, **keys),
         )
-    sources = _sources(net, model, ann, where)
+    other = floating if ann is None else _fitting(ann, model)
+    sources = _sources(net, nets.restore(other).to(where))
     n_own = sum(name not in TRANSFERS for name in names)
     total = len(split) * (2 + (len(names) + n_own) * len(radii)) // ranks.size()
     common = {**keys, "indices": indices, "advance": _counted(advance, total)}
@@ -125,6 +130,7 @@ def evaluate(
             verdict = sanity(deployed.chain, split, own, eps=max(radii), steps=steps, seed=recipe.seed)
     result = {
         **_facts(path, model, deployed, settings),
+        "float": {"path": str(beside or path), "sha256": store.sha256(beside or path)},
         "data": {
             "source": data or model.data_source,
             "split": "test",
@@ -190,17 +196,21 @@ def _names(chain: Chain, attack: Sequence[str], n_classes: int) -> tuple[str, ..
         raise ConfigError(where=error.where, faults=faults) from None
 
 
-def _sources(
-    net: Net, model: Model, ann: Path | None, where: torch.device
-) -> dict[str, tuple[torch.nn.Module, tuple[Member, ...]]]:
-    """The networks whose adversarial images are tried on the integers, and their gradients. Raises FormatError, ConfigError."""
-    source = model if ann is None else store.load(ann)
-    other = nets.restore(source).to(where)
-    if source.input_shape != model.input_shape or source.n_classes != model.n_classes:
+def _fitting(path: Path, model: Model, *, spikes: bool = False) -> Model:
+    """Another model, of the same images and classes. Raises FormatError, ConfigError."""
+    other = store.load(path)
+    if spikes and other.mode != "snn":
+        raise ConfigError(where=str(path), faults=("is no spiking network",))
+    if other.input_shape != model.input_shape or other.n_classes != model.n_classes:
         fault = (
-            f"takes {source.input_shape}, {source.n_classes} classes, the model {model.input_shape}, {model.n_classes}"
+            f"takes {other.input_shape}, {other.n_classes} classes, the model {model.input_shape}, {model.n_classes}"
         )
-        raise ConfigError(where=str(ann), faults=(fault,))
+        raise ConfigError(where=str(path), faults=(fault,))
+    return other
+
+
+def _sources(net: Net, other: Net) -> dict[str, tuple[torch.nn.Module, tuple[Member, ...]]]:
+    """The networks whose adversarial images are tried on the integers, and their gradients."""
     spiking.configure(other, mode="ann")
     return {"transfer-snn": (net, attacks.MEMBERS), "transfer-ann": (other, attacks.TRUE_GRADIENT)}
 

@@ -42,6 +42,8 @@ def evaluation(result: Mapping[str, Any]) -> None:
         "under its own gradients, on the same images, with the paired bootstrap's interval.",
         highlight=False,
     )
+    if result["float"]["sha256"] != model["sha256"]:
+        console.print(f"float: {result['float']['path']}", highlight=False)
     terminal.verdict(console, result)
 
 
