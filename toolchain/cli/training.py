@@ -91,6 +91,13 @@ def run(
     help="Learning rate at the start.",
 )
 @click.option(
+    "--robust",
+    type=click.FloatRange(min=0),
+    default=2.5,
+    show_default=True,
+    help="Weight of the objective's robust term, times the recipe's loss.weight (trades, mart).",
+)
+@click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -106,6 +113,7 @@ def heal(
     theta: Literal["layer", "channel"] | None,
     epochs: int,
     lr: float | None,
+    robust: float,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -121,7 +129,7 @@ def heal(
     path = resources.model_path(model)
     target = out or Path("build") / f"{path.stem}-healed.pt"
     settings = deployment.Settings(profile=profile, weight_bits=weight_bits, bits_budget=bits_budget, theta=theta)
-    result = healing.heal(path, target, settings, epochs=epochs, lr=lr, log=say)
+    result = healing.heal(path, target, settings, epochs=epochs, lr=lr, robust=robust, log=say)
     show_result(result, as_json, lambda: show.healed(result))
     if result["out"] is None:
         click.get_current_context().exit(1)

@@ -33,6 +33,9 @@ SCHEMA = "rsnn-deploy/heal/1"
 EPOCHS = 10
 LR_SHARE = 0.3
 """Of the finetune's learning rate: what is there is to be mended, not trained anew."""
+ROBUST = 2.5
+"""Times the recipe's `loss.weight`: rounding costs robustness before it costs accuracy. On the 216 validation images of digits-cnn at
+4 bits, four runs ended 3 to 7 points above the float network under PGD, and -3 to +0.5 with the recipe's own weight; clean alike."""
 
 
 def heal(
@@ -42,12 +45,14 @@ def heal(
     *,
     epochs: int = EPOCHS,
     lr: float | None = None,
+    robust: float = ROBUST,
     log: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
     """`out` holds the model trained as the integers it becomes by `settings`; returns how good they were and are, JSON-able.
 
     Where they were better before on validation images, clean and under PGD, nothing is written. lr: at the start, by default LR_SHARE
-    times that of the recipe's finetune, whose schedule it is. A run that is killed goes on from its last epoch, kept beside `out`.
+    times that of the recipe's finetune, whose schedule it is. robust: weight of the objective's robust term, times the recipe's
+    `loss.weight`, where there is one (trades, mart). A run that is killed goes on from its last epoch, kept beside `out`.
     Raises: UnsupportedError for a network that is no spiking chain, or whose first layer a host computes; RangeError;
     FormatError; ConfigError where training diverges.
     """
@@ -73,14 +78,16 @@ def heal(
         recipe.finetune, epochs=epochs, lr=LR_SHARE * recipe.finetune.lr if lr is None else lr
     )
     spiking.configure(net, surrogate=spiking.surrogate(schedule.surrogate))
+    loss = dataclasses.replace(recipe.loss, weight=robust * recipe.loss.weight)
     bits = {layer.name: layer.weight_bits for layer in network.chain}
-    progress = train.Kept(out, {"model": store.sha256(path), "epochs": epochs, "lr": schedule.lr, "bits": bits}, log)
+    task = {"model": store.sha256(path), "epochs": epochs, "lr": schedule.lr, "weight": loss.weight, "bits": bits}
+    progress = train.Kept(out, task, log)
     weights = nets.prunable(net)
     train.fit(
         rounded,
         data.train,
         schedule,
-        train.snn_loss(recipe.loss),
+        train.snn_loss(loss),
         seed=(recipe.seed, HEAL),
         masks={weights[name]: kept for name, kept in model.mask.items()},
         augmentation=recipe.data.augmentation,
@@ -115,6 +122,7 @@ def heal(
         "weight_bits": bits,
         "epochs": epochs,
         "lr": schedule.lr,
+        "robust": robust,
         "validation": figures,
     }
 
