@@ -28,7 +28,7 @@ def test_what_did_not_help_ends_with_1_and_no_file(run, tmp_path, monkeypatch):
 
 
 def test_a_rate_at_which_training_diverges_is_named(run, tmp_path):
-    options = ["--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt", "--lr", "99"]
+    options = ["--profile", "loihi2", "--epochs", "1", "--out", tmp_path / "healed.pt", "--lr", "1000"]
     answer = run("heal", "digits-cnn", *options)
-    assert (answer.code, answer.said) == (2, "heal: training diverged at lr = 99; use a smaller --lr")
+    assert (answer.code, answer.said) == (2, "heal: training diverged at lr = 1000; use a smaller --lr")
     assert list(tmp_path.iterdir()) == []
