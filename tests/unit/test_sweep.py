@@ -292,7 +292,10 @@ def test_early_exit_says_what_it_saves_and_costs(swept, model):
     steps = np.array([early.by_margin(sums, chosen[(image + 1) % 2])[image] for image in range(15)])
     right = sums[np.arange(15), steps - 1].argmax(axis=1) == split.labels
     assert found["clean"]["mean_steps"] == steps.mean()
-    assert found["clean"]["saved"] == 1 - steps.mean() / 4
+    assert found["clean"]["saved"] == pytest.approx(1 - steps.mean() / 4)
+    half = 1.959963984540054 * (steps / 4).std(ddof=1) / np.sqrt(15)
+    assert np.mean(found["clean"]["saved_interval95"]) == pytest.approx(found["clean"]["saved"])
+    assert np.ptp(found["clean"]["saved_interval95"]) == pytest.approx(2 * half)
     assert found["clean"]["n_right"] == right.sum()
     assert found["clean"]["against_full"]["difference"] == pytest.approx(right.mean() - row["accuracy"]["accuracy"])
     proven = row["early_exit"]["proven"]
@@ -313,6 +316,32 @@ def test_the_table_has_a_line_a_point_and_marks_what_no_other_beats(swept):
         assert cells[1:3] == [str(row["bits"]), str(row["timesteps"])]
         marks = "".join(mark for mark, series in (("c", "clean"), ("r", "robust")) if index in plot["front"][series])
         assert cells[8:] == ([marks] if marks else [])
+
+
+def test_the_table_says_what_the_profile_does_not_know(swept):
+    result = swept[1]
+    console = Console(file=io.StringIO(), width=200)
+    sweep.render(result, console)
+    assert "Not known on loihi2: latency." in console.file.getvalue().splitlines()
+    known = {"value": 12.5, "unit": "us/image"}
+    rows = [
+        {**row, "latency": known, "note": "the host computes" * (not place)} for place, row in enumerate(result["rows"])
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    sweep.render({**result, "rows": rows}, console)
+    assert "Not known" not in console.file.getvalue()
+    assert "12.500" in console.file.getvalue()
+    assert "The host computes." in console.file.getvalue().splitlines()
+
+
+def test_the_plot_has_a_bar_for_each_accuracy_over_an_axis(swept):
+    out, result = swept
+    svg = ET.fromstring((out / "sweep.svg").read_text())
+    bars = [tag for tag in svg.iter() if "stroke-opacity" in tag.attrib]
+    assert len(bars) == 2 * len(result["rows"])
+    high = {float(tag.attrib["y1"]) - float(tag.attrib["y2"]) for tag in bars}
+    spans = {180 * np.ptp(row[key]["interval95"]) for row in result["rows"] for key in ("accuracy", "robust")}
+    assert all(min(abs(each - span) for each in high) < 0.02 for span in spans)
 
 
 def test_the_plot_has_a_dot_for_each_accuracy_over_both_axes(swept):

@@ -5,11 +5,13 @@ Neither spikes nor sums up to a step depend on how many more follow, so that the
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolchain import emulate, evaluate
+from toolchain.evaluate.statistics import Z95
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,10 +128,13 @@ def measured(
 
 def _outcome(sums: Ints, steps: Ints, labels: Ints) -> dict[str, Any]:
     classes = sums.argmax(axis=2)
+    saved = 1 - steps / sums.shape[1]
+    half = Z95 * float(saved.std()) / math.sqrt(max(len(saved) - 1, 1))
     stopped, full = classes[np.arange(len(steps)), steps - 1], classes[:, -1]
     return {
         "mean_steps": float(steps.mean()),
-        "saved": float(1 - steps.mean() / sums.shape[1]),
+        "saved": float(saved.mean()),
+        "saved_interval95": [float(saved.mean()) - half, float(saved.mean()) + half],
         "n_changed": int((stopped != full).sum()),
         **evaluate.accuracy(stopped == labels),
         "against_full": evaluate.compare(stopped == labels, full == labels),

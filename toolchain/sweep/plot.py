@@ -22,6 +22,7 @@ LINE, SOFT = "#d0d7de", "#57606a"
 WIDE, HIGH, LEFT, TOP, BETWEEN, BELOW = 250, 180, 52, 64, 30, 40
 PER_LINE = 3
 """Panels beside each other"""
+BARS, FRONT = "Bars: 95 % intervals", "Grey line: the best for their energy"
 SERIES = {"accuracy": "clean", "robust": "under PGD"}
 SHAPES = ("dot", "ring", "square", "triangle")
 AXES = ("timesteps", "bits", "sparsity")
@@ -79,6 +80,9 @@ def plot(result: Mapping[str, Any]) -> str:
         shapes = _shapes(_values(rows, panels))
         marks += [*_against_energy(result, series, at, lines=lines, colours=colours, panels=panels, shapes=shapes)]
         at += HIGH + BETWEEN + BELOW + 22
+    explained = [BARS] + [FRONT] * (price(result) is not None)
+    marks += [tag("text", said, x=LEFT, y=at + 16 * place, fill=SOFT) for place, said in enumerate(explained)]
+    at += 16 * len(explained)
     columns = min(PER_LINE, max(len(_values(rows, panels)), len(series), 1))
     width, height = columns * (WIDE + LEFT) + 24, at
     title = f"{Path(result['model']['path']).stem} on {result['profile']}, validation images"
@@ -155,6 +159,8 @@ def _curves(
         yield tag("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5)
         for row in own:
             place = panel.across(_at(row[across])), panel.up(row[key]["accuracy"])
+            low, high = (panel.up(end) for end in row[key]["interval95"])
+            yield tag("line", x1=place[0], x2=place[0], y1=low, y2=high, stroke=colour, stroke_opacity=0.5)
             yield _dot(*place, row, key, colour=colour)
 
 
@@ -173,7 +179,7 @@ def _against_energy(
     known = [row for row in result["rows"] if row["accuracy"] and judge in row["energy"]]
     ticks = [(tick, number(tick)) for tick in even(max(row["energy"][judge]["value"] for row in known))]
     for place, (key, said) in enumerate(series.items()):
-        panel = _panel(place, at + 22, f"{said}, all", f"nJ/image, {judge}", ticks)
+        panel = _panel(place, at + 22, f"{said}, against energy", f"nJ/image, {judge}", ticks)
         yield from panel.frame()
         front = [result["rows"][index] for index in best.get("clean" if key == "accuracy" else "robust", ())]
         path = " ".join(

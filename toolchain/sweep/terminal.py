@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 MARKS = {"clean": "c", "robust": "r"}
+MAY_BE_UNKNOWN = {"cores": "cores", "us": "latency"}
+"""Columns that some profiles have nothing for, and what they are of"""
+ALIGNED_FROM = 100
+"""A column that reaches so far is written with one decimal"""
 
 
 def price(result: Mapping[str, Any]) -> str | None:
@@ -40,7 +44,7 @@ def render(result: Mapping[str, Any], console: Console | None = None) -> None:
     console = console or Console()
     rows = result["rows"]
     best = fronts(result)
-    shown = {title: cell for title, cell in _columns(price(result)).items() if any(cell(row) for row in rows)}
+    shown = {title: cell for title, cell in _columns(rows, price(result)).items() if any(cell(row) for row in rows)}
     found = table(f"{Path(result['model']['path']).stem} on {result['profile']}", "", *shown, "best")
     for index, row in enumerate(rows):
         marks = "".join(mark for series, mark in MARKS.items() if index in best.get(series, ()))
@@ -54,12 +58,13 @@ def render(result: Mapping[str, Any], console: Console | None = None) -> None:
             reasons.setdefault(row["reason"], []).append(str(index))
     for reason, numbers in reasons.items():
         console.print(Text(f"({', '.join(numbers)}) {reason}", style="red"))
-    for said in _legend(result):
+    for said in _legend(result, [said for title, said in MAY_BE_UNKNOWN.items() if title not in shown]):
         console.print(Text(said))
 
 
-def _columns(judge: str | None) -> dict[str, Callable[[Row], str | None]]:
+def _columns(rows: Sequence[Row], judge: str | None) -> dict[str, Callable[[Row], str | None]]:
     """What is in a column of a row, None where it is not known."""
+    energy, latency = (_aligned([of(row) for row in rows]) for of in (lambda row: _nj(row, judge), _us))
     return {
         "bits": lambda row: "own" if row["bits"] is None else str(row["bits"]),
         "T": lambda row: str(row["timesteps"]),
@@ -67,46 +72,63 @@ def _columns(judge: str | None) -> dict[str, Callable[[Row], str | None]]:
         "clean": lambda row: share(row["accuracy"]["accuracy"]) if row["accuracy"] else None,
         "robust": lambda row: share(row["robust"]["accuracy"]) if row["robust"] else None,
         "cores": lambda row: None if row["n_cores"] is None else number(row["n_cores"]),
-        "nJ": lambda row: number(row["energy"][judge]["value"]) if judge in row["energy"] else None,
-        "us": lambda row: number(row["latency"]["value"]) if row["latency"] and row["latency"]["value"] else None,
+        "nJ": lambda row: energy(_nj(row, judge)),
+        "us": lambda row: latency(_us(row)),
     }
+
+
+def _nj(row: Row, judge: str | None) -> float | None:
+    return row["energy"][judge]["value"] if judge in row["energy"] else None
+
+
+def _us(row: Row) -> float | None:
+    return row["latency"]["value"] if row["latency"] else None
+
+
+def _aligned(values: Sequence[float | None]) -> Callable[[float | None], str | None]:
+    """Writes a column's values with as many decimals each, so that they can be read down."""
+    digits = 1 if max((value for value in values if value is not None), default=0) >= ALIGNED_FROM else 3
+    return lambda value: None if value is None else f"{value:,.{digits}f}"
 
 
 def _stopped_early(rows: Sequence[Row]) -> Table:
     """A line a combination: mean steps by either rule; by the margin what is saved, and how many points accuracy differs by."""
-    found = table("Stopped early", "", "proven", "margin", "saved", "clean", "points, 95 %", "robust", "points")
+    found = table("Stopped early", "", "T", "proven", "margin", "saved", "clean", "points, 95 %", "attacked")
     for index, row in enumerate(rows, start=1):
         stops = row["early_exit"]
         if stops:
             clean, attacked = (stops["margin"].get(split) for split in ("clean", "attacked"))
             low, high = clean["against_full"]["interval95"]
             cells = [f"{stops[rule]['clean']['mean_steps']:.2f}" for rule in ("proven", "margin")]
-            cells += [share(clean["saved"]), share(clean["accuracy"])]
-            cells += [f"{_points(clean)} ({100 * low:+.1f} to {100 * high:+.1f})"]
-            cells += [share(attacked["accuracy"]), _points(attacked)] if attacked else [NOT_KNOWN] * 2
-            found.add_row(str(index), *cells)
+            cells += [
+                f"{share(clean['saved'])} ±{100 * _half(clean, 'saved_interval95'):.1f}",
+                share(clean["accuracy"]),
+            ]
+            cells += [f"{100 * clean['against_full']['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"]
+            cells += [share(attacked["accuracy"]) if attacked else NOT_KNOWN]
+            found.add_row(str(index), str(row["timesteps"]), *cells)
     return found
 
 
-def _points(stopped: Mapping[str, Any]) -> str:
-    return f"{100 * stopped['against_full']['difference']:+.1f}"
-
-
-def _legend(result: Mapping[str, Any]) -> list[str]:
-    """What the columns are of."""
+def _legend(result: Mapping[str, Any], unknown: Sequence[str]) -> list[str]:
+    """What the columns are of, and what has none."""
     rows, judge = result["rows"], price(result)
     clean = next((row["accuracy"] for row in rows if row["accuracy"]), None)
     robust = next((row["robust"] for row in rows if row["robust"]), None)
     said = [*result["notes"]]
+    if any(row["bits"] is None for row in rows):
+        said.append("own bits: as recorded in the model, else 8")
     if clean:
         widest = max(_half(row["accuracy"]) for row in rows if row["accuracy"])
-        said.append(f"Clean: integers, {clean['n']:,} validation images, give or take {widest:.1%} at most.")
+        said.append(
+            f"Clean: integers, {clean['n']:,} validation images, give or take {100 * widest:.1f} points at most."
+        )
     if robust:
         widest = max(_half(row["robust"]) for row in rows if row["robust"])
         eps = f"eps {robust['eps'] * 255:g}/255, {robust['steps']} steps"
         said.append(
             f"Robust: right too under PGD by {len(robust['members'])} gradients of the integers, {eps}, {robust['n']:,} "
-            f"validation images, give or take {widest:.1%} at most."
+            f"validation images, give or take {100 * widest:.1f} points at most."
         )
     if judge:
         said.append(
@@ -116,14 +138,18 @@ def _legend(result: Mapping[str, Any]) -> list[str]:
     if any(row["early_exit"] for row in rows):
         said.append(
             "Stopped early: the mean step after which an image keeps its class whatever follows (proven), or its top logit leads by "
-            "a margin chosen on the other half of the images; by the margin, what of the steps is saved, and by how many points "
-            "accuracy differs. Robust: on the images attacked above, which were made against all steps."
+            "a margin chosen on the other half of the images; by the margin, what of the T steps is saved, and by how many points "
+            "clean accuracy differs, both with 95 % intervals. Attacked: right on the images attacked above; these were made "
+            "against all steps, so that what is gained on them is no robustness."
         )
+    if clean and unknown:
+        said.append(f"Not known on {result['profile']}: {' and '.join(unknown)}.")
+    said += [f"{note[0].upper()}{note[1:]}." for note in dict.fromkeys(row["note"] for row in rows if row["note"])]
     if not result["epochs"] and len({(row["timesteps"], row["sparsity"]) for row in rows}) > 1:
         said.append("Nothing was finetuned for other steps or sparsities; --epochs does.")
     return said
 
 
-def _half(found: Mapping[str, Any]) -> float:
-    low, high = found["interval95"]
+def _half(found: Mapping[str, Any], interval: str = "interval95") -> float:
+    low, high = found[interval]
     return float(high - low) / 2
