@@ -16,7 +16,7 @@ from toolchain.errors import FormatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_BYTES = 1 << 31
+MAX_BYTES = 3 << 30
 """Of all that a file holds, eight at least for each number: read, numbers are float64 or int64."""
 MAX_NAMES = 1 << 17
 _HEAP = b"GCOL\1"

@@ -260,7 +260,12 @@ REFUSED = {
         {"input": nir.Input(input_type=np.array((8, 8, 3)))},
         "input: it takes (8, 8, 3), where the images are (1, 8, 8)",
     ),
-    "fractional stride": ({"conv": conv(stride=np.array((1.5, 1.5)))}, "conv: its stride is [1.5 1.5]; expected one whole number, or two"),
+    "fractional stride": ({"conv": conv(stride=np.array((1.5, 1.5)))}, "conv: its stride is [1.5, 1.5]; expected one whole number, or two"),
+    "many sides": (
+        {"pool": nir.AvgPool2d(*(np.ones((9, 9), dtype=int) for _ in range(3)))},
+        "pool: its kernel_size is 81 values; expected one whole number, or two",
+    ),
+    "many groups": ({"conv": conv(groups=np.array((1, 1)))}, "conv: its groups is [1, 1]; expected a whole number"),
     "even kernel": (
         {"conv": conv("same", weight=np.ones((3, 1, 2, 2)))},
         "conv: its padding is 'same' for a kernel of (2, 2); give numbers",

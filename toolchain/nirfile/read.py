@@ -195,7 +195,7 @@ class _Chain:
     def _compare(self, name: str, node: Any) -> None:
         """Refuse a graph whose first node takes no images of the data's shape, be they flat or in a batch of one."""
         said = (node.input_type or {}).get("input")
-        shape = () if said is None else tuple(np.atleast_1d(said).tolist())
+        shape = () if said is None else tuple(np.atleast_1d(said).reshape(-1)[:64].tolist())
         if self.layers or not shape or shape == (math.prod(self._shape),):
             return
         if _without_ones(shape) != _without_ones(self._shape):
@@ -236,7 +236,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _conv(name: str, node: Any, scale: float) -> nn.Conv2d:
-    weight, groups = _numbers(name, node, "weight"), int(np.asarray(node.groups))
+    weight, groups = _numbers(name, node, "weight"), _whole(name, node, "groups")
     if weight.ndim != 4 or groups < 1 or len(weight) % groups:
         raise _unsupported(name, f"its weight has shape {weight.shape} in {groups} groups")
     dilation = _pair(name, node, "dilation")
@@ -282,7 +282,7 @@ def _padding(name: str, node: Any, weight: Floats, dilation: tuple[int, int]) ->
 
 def _flatten(name: str, node: Any) -> nn.Flatten:
     """Return what flattens everything; a graph counts the batch among its dimensions or not."""
-    start, end = int(np.asarray(node.start_dim)), int(np.asarray(node.end_dim))
+    start, end = _whole(name, node, "start_dim"), _whole(name, node, "end_dim")
     shape = (node.input_type or {}).get("input")
     last = {-1} if shape is None else {-1, len(np.atleast_1d(shape)) - 1}
     if start not in {0, 1} or end not in last:
@@ -297,12 +297,24 @@ def _numbers(name: str, node: Any, key: str) -> Floats:
     return values.astype(np.float64)
 
 
+def _whole(name: str, node: Any, key: str) -> int:
+    values = np.asarray(getattr(node, key))
+    if values.dtype.kind not in "iu" or values.size != 1:
+        raise _unsupported(name, f"its {key} is {_some(values)}; expected a whole number")
+    return int(values.item())
+
+
 def _pair(name: str, node: Any, key: str) -> tuple[int, int]:
     values = np.asarray(getattr(node, key))
     if values.dtype.kind not in "iu" or values.size not in {1, 2} or (values < 0).any():
-        raise _unsupported(name, f"its {key} is {getattr(node, key)}; expected one whole number, or two")
+        raise _unsupported(name, f"its {key} is {_some(values)}; expected one whole number, or two")
     y, x = np.broadcast_to(values.reshape(-1), 2).tolist()
     return y, x
+
+
+def _some(values: npt.NDArray[Any]) -> str:
+    """Return a few values as they are, and of others how many there are."""
+    return str(values.tolist()) if values.size < 9 else f"{values.size:,} values"
 
 
 def _steps_in_words(dt: float | None) -> str:
