@@ -85,6 +85,19 @@ def test_narrow_integers_are_better_afterwards(healed):
     assert result["weight_bits"] == {"conv1": 2, "conv2": 2, "readout": 2}
 
 
+def test_the_float_network_beside_them_is_measured_as_it_was(model, tmp_path, monkeypatch):
+    measured, accuracies = [], heal._accuracies
+
+    def spied(net, *settings: object):
+        measured.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        return accuracies(net, *settings)
+
+    monkeypatch.setattr(heal, "_accuracies", spied)
+    heal.heal(model, tmp_path / "healed.pt", Settings(profile="loihi2", weight_bits=1), epochs=1)
+    original = nets.restore(store.load(model)).state_dict()
+    assert all(torch.equal(measured[0][name], tensor) for name, tensor in original.items())
+
+
 def test_the_mask_stays_and_every_pruned_weight_is_zero(healed, model):
     before, after = store.load(model), store.load(healed[0])
     assert after.stage == "heal"

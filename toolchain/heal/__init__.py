@@ -67,12 +67,12 @@ def heal(
             remedy="Heal for a profile whose input is graded, such as loihi2",
         )
     net = nets.restore(model)
-    scales = {name: facts.scale for name, facts in before.made.facts.items()}
-    rounded = Rounded(net, network, scales, _widths(network, settings))
     figures = {
         "float": _accuracies(net, data.validation, recipe),
         "before": _accuracies(before.chain, data.validation, recipe, before.target),
     }
+    scales = {name: facts.scale for name, facts in before.made.facts.items()}
+    rounded = Rounded(net, network, scales, _widths(network, settings))
     log(f"integers before: {_said(figures['before'])}")
     schedule = dataclasses.replace(
         recipe.finetune, epochs=epochs, lr=LR_SHARE * recipe.finetune.lr if lr is None else lr
