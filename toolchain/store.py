@@ -260,7 +260,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
-    """`folder`, which exists, can take n_bytes more. Raises FormatError where it cannot."""
+    """`folder`, made where there is none, can take n_bytes more. Raises FormatError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise FormatError(path=str(folder), reason=f"cannot be written: {error.strerror or error}") from None
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         reason = f"{free / 1e6:,.0f} MB are free, and about {n_bytes / 1e6:,.0f} MB will be written; make room, or use another --out"

@@ -32,3 +32,10 @@ def test_a_rate_at_which_training_diverges_is_named(run, tmp_path):
     answer = run("heal", "digits-cnn", *options)
     assert (answer.code, answer.said) == (2, "heal: training diverged at lr = 1000; use a smaller --lr")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = run("heal", "digits-cnn", "--profile", "loihi2", "--out", tmp_path / "file" / "healed.pt")
+    assert (answer.code, answer.said) == (2, f"{tmp_path / 'file'}: cannot be written: File exists")
+    assert "integers before" not in answer.err

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Rounded", "heal"]
 
 SCHEMA = "rsnn-deploy/heal/1"
+_STATES = 5
+"""What an epoch kept, weights and momenta, takes while the next is written, and the model, in states of the network."""
 EPOCHS = 10
 LR_SHARE = 0.3
 """Of the finetune's learning rate: what is there is to be mended, not trained anew."""
@@ -57,6 +59,7 @@ def heal(
     FormatError; ConfigError where training diverges.
     """
     model = store.load(path)
+    store.require_space(out.parent, _STATES * sum(tensor.nbytes for tensor in model.state.values()))
     recipe, data = model.recipe, deployment.training_data(model)
     before = made_ready(model, settings, log=log)
     network = before.made.network
