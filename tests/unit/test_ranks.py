@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -17,14 +18,15 @@ def torchrun(n, arguments, code=0):
     """Run the command line in n processes; return what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [*command, "-m", "toolchain", *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory() as logs:  # torchrun leaves its own behind
+        done = subprocess.run(
+            [*command, "--log-dir", logs, "-m", "toolchain", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+        )
     assert done.returncode == code, done.stderr
     return done
 
