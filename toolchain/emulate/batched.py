@@ -77,7 +77,7 @@ class Emulator:
         activity: bool = True,
     ) -> Iterator[Trace]:
         """Yield what `run` returns batch by batch, so that no more of it need exist at a time: a test set's spikes fill memories."""
-        batch = batch or self._default_batch()
+        batch = batch or self._default_batch(len(images))
         # An empty set of images still runs once, so that the trace has its shapes.
         for start in range(0, max(len(images), 1), batch):
             messages = self.network.input.encode(images[start : start + batch])
@@ -118,9 +118,16 @@ class Emulator:
                 lanes = None
         return _Ready(layer, own.output_shape(heard), dense, lanes, counts.fan_out(layer, source, layer.weight))
 
-    def _default_batch(self) -> int:
-        widest = max(int(np.prod(shape)) for shape in self.network.shapes)
-        return max(1, _BATCH_BYTES // (widest * self.network.timesteps * 4))
+    def _default_batch(self, n: int) -> int:
+        """Of n images, in parts as alike as can be. Lanes hold a spike in a byte, frames and the sums behind them in four."""
+        lanes = [bool(ready.sparse) for ready in self._layers]
+        lanes[0] = True  # its sums are those of one step
+        sizes = [
+            int(np.prod(shape)) * (1 if own and following else 4)
+            for shape, own, following in zip(self.network.shapes, lanes, [*lanes[1:], False], strict=True)
+        ]
+        most = max(1, _BATCH_BYTES // (max(sizes) * self.network.timesteps))
+        return -(-n // max(1, -(-n // most))) or 1
 
     def _run(self, messages: Tensor, *, record: bool, activity: bool) -> _Part:
         network, steps, samples = self.network, self.network.timesteps, len(messages)
