@@ -308,7 +308,7 @@ def _array(file: h5py.File, name: str) -> npt.NDArray[Any]:
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.file != file:
         raise ValueError(f"{name} is not a dataset of this file")
-    if dataset.dtype.kind not in "iuS" or max(dataset.nbytes, 8 * (dataset.size or 0)) > hdf5.MAX_BYTES:
+    if dataset.dtype.kind not in "iuS" or hdf5.bytes_when_read(dataset) > hdf5.MAX_BYTES:
         raise ValueError(f"{name} has type {dataset.dtype} and {dataset.nbytes:,} bytes")
     return np.asarray(dataset[()])
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_BYTES = 3 << 30
-"""Of all that a file holds, eight at least for each number: read, numbers are float64 or int64."""
+"""Of all that a file holds, when read"""
 MAX_NAMES = 1 << 17
 _HEAP = b"GCOL\1"
 _HEADER = 16
@@ -59,6 +59,11 @@ def _check_heaps(content: mmap.mmap | bytes, name: str) -> None:
         at = content.find(_HEAP, at + 1)
 
 
+def bytes_when_read(dataset: h5py.Dataset) -> int:
+    """What its numbers take as float64 or int64, or as they are where that is more."""
+    return int(max(dataset.nbytes, 8 * (dataset.size or 0)))
+
+
 def check_whole(file: h5py.File, name: str) -> None:
     """Raise FormatError for a file that refers to others or to itself, or whose datasets are larger than any network's."""
     n_bytes = n_names = 0
@@ -79,7 +84,7 @@ def check_whole(file: h5py.File, name: str) -> None:
             elif isinstance(item, h5py.Dataset):
                 if item.is_virtual or item.external:
                     raise FormatError(path=name, reason=f"{item.name} is in another file")
-                n_bytes += max(item.nbytes, 8 * (item.size or 0))
+                n_bytes += bytes_when_read(item)
             if n_bytes > MAX_BYTES or n_names > MAX_NAMES:
                 reason = f"{n_bytes:,} bytes in {n_names:,} places, more than any network's"
                 raise FormatError(path=name, reason=reason)

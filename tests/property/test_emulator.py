@@ -17,7 +17,7 @@ from property import mutants
 from traces import differences, expected
 
 from toolchain import emulate
-from toolchain.emulate import Emulator, compiled, reference, sparse, synapses
+from toolchain.emulate import Emulator, batched, compiled, reference, sparse, synapses
 from toolchain.errors import BackendError, ConfigError
 from toolchain.ir import THETA_MAX, Conv, Dense, Input, Network, Neuron, Readout
 from toolchain.trace import Trace, joined
@@ -140,6 +140,26 @@ def test_a_stream_gives_the_batches_of_the_whole(case: Case):
     parts = list(emulator.stream(case.images, record=True, batch=2))
     assert [part.n_samples for part in parts] == [2, 1][: len(parts)]
     assert differences(expected(case), joined(parts)) == []
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_a_batch_is_what_the_widest_layer_allows_and_batches_are_alike(kernels, monkeypatch):
+    """A spike of the widest layer takes a byte in lanes and four in frames."""
+    if kernels == "compiled" and not compiled.available():
+        pytest.skip("numba is optional")
+    network = vgg.build(16, sparsity=0.95, width=0.1, timesteps=2)
+    emulator = Emulator(network, kernels=kernels)
+    an_image = 2 * max(int(np.prod(shape)) for shape in network.shapes) * {"compiled": 1, "torch": 4}[kernels]
+    for n_bytes, sizes in [
+        (3 * an_image, [2, 2]),
+        (3 * an_image - 1, [2, 2]),
+        (2 * an_image - 1, [1] * 4),
+        (1, [1] * 4),
+    ]:
+        monkeypatch.setattr(batched, "_BATCH_BYTES", n_bytes)
+        assert [part.n_samples for part in emulator.stream(vgg.images(4))] == sizes
+    monkeypatch.setattr(batched, "_BATCH_BYTES", 3 * an_image)
+    assert [part.n_samples for part in emulator.stream(vgg.images(3))] == [3]
 
 
 @settings(LAW, max_examples=60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,15 +121,19 @@ class Emulator:
         return _Ready(layer, own.output_shape(heard), dense, lanes, counts.fan_out(layer, source, layer.weight))
 
     def _default_batch(self, n: int) -> int:
-        """Of n images, in parts as alike as can be. Lanes hold a spike in a byte, frames and the sums behind them in four."""
-        lanes = [bool(ready.sparse) for ready in self._layers]
-        lanes[0] = True  # its sums are those of one step
-        sizes = [
+        """Of n images, in batches as alike in size as can be. Lanes hold a spike in a byte, frames and the sums behind them in four."""
+        in_lanes = [
+            True,
+            *(ready.sparse is not None for ready in self._layers[1:]),
+            False,
+        ]  # the first has sums of one step only
+        n_bytes = max(
             int(np.prod(shape)) * (1 if own and following else 4)
-            for shape, own, following in zip(self.network.shapes, lanes, [*lanes[1:], False], strict=True)
-        ]
-        most = max(1, _BATCH_BYTES // (max(sizes) * self.network.timesteps))
-        return -(-n // max(1, -(-n // most))) or 1
+            for shape, (own, following) in zip(self.network.shapes, pairwise(in_lanes), strict=True)
+        )
+        most = max(1, _BATCH_BYTES // (n_bytes * self.network.timesteps))
+        n_batches = max(1, math.ceil(n / most))
+        return max(1, math.ceil(n / n_batches))
 
     def _run(self, messages: Tensor, *, record: bool, activity: bool) -> _Part:
         network, steps, samples = self.network, self.network.timesteps, len(messages)
