@@ -34,14 +34,12 @@ def test_without_the_extra_a_sentence_says_what_to_install(monkeypatch):
 
 
 def test_fewer_than_four_classes_are_refused():
-    pytest.importorskip("pyautoattack")
     with pytest.raises(ConfigError, match=r"^attack: autoattack takes four classes, got 3$"):
         auto.autoattack(MODEL, torch.zeros(1, *SHAPE), torch.tensor([0]), eps=0.1)
 
 
 @pytest.mark.slow
 def test_it_is_at_least_as_strong_as_apgd_and_leaves_the_random_state_alone():
-    pytest.importorskip("pyautoattack")
     images = split(6).images
     with torch.no_grad():
         labels = MODEL(pixels(images)).argmax(dim=1).numpy()

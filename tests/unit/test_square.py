@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pyautoattack.square import SquareAttack
 from toy import SHAPE, net
 
 from toolchain import attacks
@@ -32,9 +33,8 @@ def test_fewer_queries_follow_the_schedule_in_proportion(queries):
 
 
 def test_the_schedule_is_the_authors_codes():
-    square = pytest.importorskip("pyautoattack.square")
     for queries in (500, 1000, 5000):
-        theirs = square.SquareAttack(None, eps=EPS, n_queries=queries, p_init=0.8, resc_schedule=True)
+        theirs = SquareAttack(None, eps=EPS, n_queries=queries, p_init=0.8, resc_schedule=True)
         assert [share(query, queries) for query in range(queries)] == [theirs.p_selection(q) for q in range(queries)]
 
 
